@@ -1,0 +1,89 @@
+"""Which revision the database stands at, and how it gets to another."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, Engine, text
+
+from db.engine import make_engine
+from db.errors import SchemaMismatch
+
+_MIGRATIONS: Final = Path(__file__).parent / "migrations"
+
+# Any constant will do: it only has to be the same in every process that migrates.
+_MIGRATION_LOCK: Final = 0x436875726E  # "Churn"
+
+
+def expected_revision() -> str:
+    """The newest revision that this code holds."""
+    head = ScriptDirectory.from_config(_config()).get_current_head()
+    assert head is not None  # noqa: S101 - the repository always holds a revision
+    return head
+
+
+def current_revision(conn: Connection) -> str | None:
+    """The revision that the database stands at; None for an empty one."""
+    return MigrationContext.configure(conn).get_current_revision()
+
+
+def check_revision(engine: Engine) -> None:
+    """Refuse a database that stands at another revision than this code's.
+
+    Raises
+    ------
+    SchemaMismatch
+        Says both revisions and the command that mends it.
+    """
+    with engine.connect() as conn:
+        found, expected = current_revision(conn), expected_revision()
+    if found is None:
+        raise SchemaMismatch(f"the database is empty, but this version needs revision {expected}: run `churn migrate up`")
+    if found == expected:
+        return
+    known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
+    remedy = (
+        "run `churn migrate up`"
+        if found in known
+        else "it was migrated by a newer version: deploy that version, or go back with its `churn migrate down`"
+    )
+    raise SchemaMismatch(f"the database stands at revision {found}, but this version needs {expected}: {remedy}")
+
+
+def upgrade(url: str, revision: str = "head") -> None:
+    """Migrate up; several processes may call it at once, one does the work and the others wait."""
+    _migrate(url, revision, up=True)
+
+
+def downgrade(url: str, revision: str) -> None:
+    """Migrate down; "base" drops everything."""
+    _migrate(url, revision, up=False)
+
+
+def _migrate(url: str, revision: str, *, up: bool) -> None:
+    # A migration may rightly take longer than any query of the running system.
+    engine = make_engine(url, pooled=False, application_name="churn-migrate", statement_timeout_s=0)
+    try:
+        with engine.connect() as conn:
+            conn.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
+            conn.commit()
+            config = _config()
+            config.attributes["connection"] = conn
+            (command.upgrade if up else command.downgrade)(config, revision)
+            conn.commit()
+            conn.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
+            conn.commit()
+    finally:
+        engine.dispose()
+
+
+def _config() -> Config:
+    config = Config()
+    config.set_main_option("script_location", str(_MIGRATIONS).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
