@@ -1,0 +1,254 @@
+"""The settings: every environment variable that the product reads, checked once at start.
+
+This module alone reads the environment (and a `.env` file beside it); factories receive the frozen `Settings`, and `db/` and
+`scoring/` get plain arguments. `.env.example` lists the same names with the same defaults, which a test holds it to.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final, cast
+
+from environs import Env, EnvValidationError
+from marshmallow import ValidationError
+from marshmallow.validate import Length, OneOf, Range
+
+ENV_FILE: Final = Path(__file__).with_name(".env")
+
+RESERVED: Final = (
+    "MODEL_DRIFT_THRESHOLD",
+    "API_KEY_HEADER_NAME",
+    "REQUIRE_API_KEY",
+    "JWT_SECRET_KEY",
+    "JWT_ALGORITHM",
+    "RATE_LIMIT_REQUESTS_PER_MINUTE",
+    "BATCH_RATE_LIMIT_PER_MINUTE",
+    "CACHE_TTL_SECONDS",
+    "PREDICTION_CACHE_ENABLED",
+    "WEBHOOK_TIMEOUT_SECONDS",
+    "WEBHOOK_RETRY_ATTEMPTS",
+)
+"""Names that the contract keeps for later; a value is reported at start, because nothing acts on it yet."""
+
+_PROTECTIVE: Final = ("REQUIRE_API_KEY", "JWT_SECRET_KEY")
+"""Reserved names whose value an operator would take for protection: to start without it would be worse than not to start."""
+
+_POSTGRES_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg2://")
+_REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+_POSITIVE: Final = Range(min=0, min_inclusive=False)
+
+
+class SettingsError(Exception):
+    """The environment is not fit to start with; the message names every fault and what to do."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """What the processes are started with; each field is the environment variable of the same name in capitals."""
+
+    app_name: str
+    environment: str
+    host: str
+    port: int
+    workers: int
+    """Processes of the API."""
+    api_threads: int
+    """Threads of each API process; a long poll or an event stream holds one."""
+    log_level: str
+    log_format: str
+    cors_origins: tuple[str, ...]
+    trusted_hosts: tuple[str, ...]
+    """Host names that the API answers to; empty means any."""
+
+    database_url: str = field(repr=False)
+    database_pool_size: int
+    database_max_overflow: int
+    redis_url: str = field(repr=False)
+    broker_timeout_seconds: float
+
+    model_storage_path: Path
+    default_model_version: str
+    min_model_accuracy: float
+    """Held-out AUC below which a model is not activated."""
+    low_risk_threshold: float
+    medium_risk_threshold: float
+    high_risk_threshold: float
+    prediction_timeout_seconds: float
+
+    inline_max_bytes: int
+    """Bodies up to this size are validated while the client waits; larger ones by a worker."""
+    max_json_size_mb: int
+    max_request_size_mb: int
+    max_decompressed_size_mb: int
+    max_batch_rows: int
+
+    chunk_rows: int
+    lease_seconds: float
+    max_attempts: int
+    republish_after_seconds: float
+    rescue_interval_seconds: float
+    dispatch_window: int
+    batch_window: int
+
+    prometheus_multiproc_dir: str
+    worker_metrics_port: int
+
+    unserved: tuple[str, ...] = ()
+    """Reserved names that carry a value which nothing acts on; the factories log them as a warning."""
+
+
+class _Variables(Env):
+    """The given variables, falling back on those of the `.env` file; a blank value counts as not set.
+
+    Blank means unset because `.env` files and compose files cannot say "unset" in any other way.
+    """
+
+    def __init__(self, variables: Mapping[str, str]) -> None:
+        super().__init__(eager=False)
+        self._variables = variables
+
+    def _get_value(self, env_key: str, default: Any) -> Any:
+        return self._variables.get(env_key) or self._environ.get(env_key) or default
+
+
+def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
+    """Read and check the settings.
+
+    Parameters
+    ----------
+    environ : mapping of str to str, optional
+        The variables to read. None reads the process's environment and, where that is silent, the `.env` file of the project.
+
+    Returns
+    -------
+    Settings
+
+    Raises
+    ------
+    SettingsError
+        Names every missing or invalid variable at once.
+    """
+    env = _Variables(os.environ if environ is None else environ)
+    if environ is None:
+        env.read_env(ENV_FILE, recurse=False)
+    values = {**_server(env), **_stores(env), **_models(env), **_limits(env), **_ledger(env), **_metrics(env)}
+    reserved = [name for name in RESERVED if env.str(name, "")]
+    try:
+        env.seal()
+    except EnvValidationError as exc:
+        raise _explained(cast("Mapping[str, list[str]]", exc.error_messages)) from exc
+    faults = _disagreements(values) + [f"  {name}: not served by this version; unset it" for name in _asked_to_protect(env)]
+    if faults:
+        raise SettingsError("\n".join(["The settings cannot be used:", *faults]))
+    return Settings(**values, unserved=tuple(reserved))
+
+
+def _server(env: Env) -> dict[str, Any]:
+    return {
+        "app_name": env.str("APP_NAME", "churn-api"),
+        "environment": env.str(
+            "ENVIRONMENT", "development", validate=OneOf(("development", "testing", "staging", "production"))
+        ),
+        "host": env.str("HOST", "127.0.0.1"),
+        "port": env.int("PORT", 8001, validate=Range(0, 65_535)),
+        "workers": env.int("WORKERS", 2, validate=Range(1, 256)),
+        "api_threads": env.int("API_THREADS", 16, validate=Range(1, 1_000)),
+        "log_level": env.str("LOG_LEVEL", "INFO", validate=OneOf(("DEBUG", "INFO", "WARNING", "ERROR"))),
+        "log_format": env.str("LOG_FORMAT", "json", validate=OneOf(("json", "console"))),
+        "cors_origins": _names(env, "CORS_ORIGINS"),
+        "trusted_hosts": _names(env, "TRUSTED_HOSTS"),
+    }
+
+
+def _stores(env: Env) -> dict[str, Any]:
+    return {
+        "database_url": env.str("DATABASE_URL", validate=_begins_with(_POSTGRES_SCHEMES)),
+        "database_pool_size": env.int("DATABASE_POOL_SIZE", 5, validate=Range(1)),
+        "database_max_overflow": env.int("DATABASE_MAX_OVERFLOW", 5, validate=Range(0)),
+        "redis_url": env.str("REDIS_URL", validate=_begins_with(_REDIS_SCHEMES)),
+        "broker_timeout_seconds": env.float("BROKER_TIMEOUT_SECONDS", 1.0, validate=_POSITIVE),
+    }
+
+
+def _models(env: Env) -> dict[str, Any]:
+    return {
+        "model_storage_path": env.path("MODEL_STORAGE_PATH", Path("var/models")),
+        "default_model_version": env.str("DEFAULT_MODEL_VERSION", "1.0.0", validate=Length(max=50)),
+        "min_model_accuracy": env.float("MIN_MODEL_ACCURACY", 0.5, validate=Range(0, 1)),
+        "low_risk_threshold": env.float("LOW_RISK_THRESHOLD", 0.3),
+        "medium_risk_threshold": env.float("MEDIUM_RISK_THRESHOLD", 0.6),
+        "high_risk_threshold": env.float("HIGH_RISK_THRESHOLD", 0.8),
+        "prediction_timeout_seconds": env.float("PREDICTION_TIMEOUT_SECONDS", 5.0, validate=_POSITIVE),
+    }
+
+
+def _limits(env: Env) -> dict[str, Any]:
+    return {
+        "inline_max_bytes": env.int("INLINE_MAX_BYTES", 1_048_576, validate=Range(0)),
+        "max_json_size_mb": env.int("MAX_JSON_SIZE_MB", 32, validate=Range(1)),
+        "max_request_size_mb": env.int("MAX_REQUEST_SIZE_MB", 2_048, validate=Range(1)),
+        "max_decompressed_size_mb": env.int("MAX_DECOMPRESSED_SIZE_MB", 8_192, validate=Range(1)),
+        "max_batch_rows": env.int("MAX_BATCH_ROWS", 10_000_000, validate=Range(1, 2**31 - 1)),
+    }
+
+
+def _ledger(env: Env) -> dict[str, Any]:
+    return {
+        "chunk_rows": env.int("CHUNK_ROWS", 25_000, validate=Range(1, 1_000_000)),
+        "lease_seconds": env.float("LEASE_SECONDS", 60.0, validate=_POSITIVE),
+        "max_attempts": env.int("MAX_ATTEMPTS", 4, validate=Range(1)),
+        "republish_after_seconds": env.float("REPUBLISH_AFTER_SECONDS", 30.0, validate=_POSITIVE),
+        "rescue_interval_seconds": env.float("RESCUE_INTERVAL_SECONDS", 1.0, validate=_POSITIVE),
+        "dispatch_window": env.int("DISPATCH_WINDOW", 8, validate=Range(1)),
+        "batch_window": env.int("BATCH_WINDOW", 4, validate=Range(1)),
+    }
+
+
+def _metrics(env: Env) -> dict[str, Any]:
+    return {
+        "prometheus_multiproc_dir": env.str("PROMETHEUS_MULTIPROC_DIR", ""),
+        "worker_metrics_port": env.int("WORKER_METRICS_PORT", 0, validate=Range(0, 65_535)),
+    }
+
+
+def _names(env: Env, name: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in env.str(name, "").split(",") if part.strip())
+
+
+def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], None]:
+    """A check of a URL by its scheme that does not echo the URL: it may hold a password."""
+
+    def check(url: str) -> None:
+        if not url.startswith(schemes):
+            raise ValidationError(f"Must begin with one of {', '.join(schemes)}.")
+
+    return check
+
+
+def _disagreements(values: Mapping[str, Any]) -> list[str]:
+    """Values that are valid alone and not together."""
+    faults = []
+    if not 0 < values["low_risk_threshold"] < values["medium_risk_threshold"] < values["high_risk_threshold"] < 1:
+        faults.append(
+            "  LOW_RISK_THRESHOLD < MEDIUM_RISK_THRESHOLD < HIGH_RISK_THRESHOLD must lie in this order between 0 and 1"
+        )
+    return faults
+
+
+def _asked_to_protect(env: Env) -> list[str]:
+    off = {"", "0", "false", "no", "off"}
+    read = env.dump()
+    return [name for name in _PROTECTIVE if str(read[name]).lower() not in off]
+
+
+def _explained(errors: Mapping[str, list[str]]) -> SettingsError:
+    lines = ["The settings cannot be used:"]
+    for name, messages in errors.items():
+        said = " ".join(messages)
+        if "not set" in said:
+            said = "not set. Run `make up`, which starts the servers and sets it, or set it in the environment or in .env."
+        lines.append(f"  {name}: {said}")
+    return SettingsError("\n".join(lines))

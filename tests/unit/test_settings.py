@@ -1,0 +1,96 @@
+"""The settings: complete, checked at once, and the same as `.env.example` says."""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+import settings
+from settings import RESERVED, Settings, SettingsError, load_settings
+
+REQUIRED = {"DATABASE_URL": "postgresql://churn:secret@db/churn", "REDIS_URL": "redis://redis:6379/0"}
+EXAMPLE = Path(settings.__file__).with_name(".env.example")
+
+
+def example_values() -> dict[str, str]:
+    lines = [line for line in EXAMPLE.read_text().splitlines() if line and not line.startswith("#")]
+    return dict(line.split("=", 1) for line in lines)
+
+
+def test_the_example_names_every_setting_and_no_other() -> None:
+    assert set(example_values()) == {field.name.upper() for field in fields(Settings)} - {"UNSERVED"}
+
+
+def test_the_example_holds_the_defaults() -> None:
+    optional = {name: value for name, value in example_values().items() if name not in REQUIRED}
+    assert load_settings(REQUIRED | optional) == load_settings(REQUIRED)
+
+
+def test_every_missing_and_invalid_variable_is_named_at_once() -> None:
+    with pytest.raises(SettingsError) as caught:
+        load_settings({"PORT": "eighty", "CHUNK_ROWS": "0", "LOG_FORMAT": "xml"})
+    for name in ("DATABASE_URL", "REDIS_URL", "PORT", "CHUNK_ROWS", "LOG_FORMAT"):
+        assert f"  {name}: " in str(caught.value)
+    assert "make up" in str(caught.value)
+
+
+@pytest.mark.parametrize(("name", "value"), [("DATABASE_URL", "mysql://x:hunter2@h/d"), ("REDIS_URL", "http://x:hunter2@h")])
+def test_a_url_of_another_server_is_refused_without_echoing_its_password(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: Must begin with") as caught:
+        load_settings(REQUIRED | {name: value})
+    assert "hunter2" not in str(caught.value)
+
+
+def test_the_urls_are_kept_out_of_the_representation() -> None:
+    assert "secret" not in repr(load_settings(REQUIRED))
+
+
+def test_thresholds_must_lie_in_order() -> None:
+    with pytest.raises(SettingsError, match="LOW_RISK_THRESHOLD"):
+        load_settings(REQUIRED | {"LOW_RISK_THRESHOLD": "0.7"})
+
+
+def test_a_blank_value_means_the_default() -> None:
+    assert load_settings(REQUIRED | {"PORT": ""}).port == 8001
+
+
+def test_a_blank_required_value_counts_as_missing() -> None:
+    with pytest.raises(SettingsError, match="DATABASE_URL: not set"):
+        load_settings(REQUIRED | {"DATABASE_URL": ""})
+
+
+def test_lists_are_split_at_commas() -> None:
+    read = load_settings(REQUIRED | {"CORS_ORIGINS": "https://a.example, https://b.example"})
+    assert read.cors_origins == ("https://a.example", "https://b.example")
+
+
+@pytest.mark.parametrize(("name", "value"), [("REQUIRE_API_KEY", "true"), ("JWT_SECRET_KEY", "s3cret")])
+def test_protection_that_is_not_served_stops_the_start(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=f"{name}: not served"):
+        load_settings(REQUIRED | {name: value})
+
+
+def test_protection_that_is_switched_off_does_not() -> None:
+    assert load_settings(REQUIRED | {"REQUIRE_API_KEY": "false"}).unserved == ("REQUIRE_API_KEY",)
+
+
+def test_other_reserved_names_are_reported() -> None:
+    assert load_settings(REQUIRED | {"CACHE_TTL_SECONDS": "60"}).unserved == ("CACHE_TTL_SECONDS",)
+    assert not set(RESERVED) & set(example_values())
+
+
+def test_the_process_environment_wins_over_the_env_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("PORT=9000\nHOST=0.0.0.0\n")
+    monkeypatch.setattr(settings, "ENV_FILE", env_file)
+    for name, value in {**REQUIRED, "PORT": "9001", "HOST": ""}.items():
+        monkeypatch.setenv(name, value)
+    read = load_settings()
+    assert (read.port, read.host) == (9001, "0.0.0.0")  # noqa: S104
+
+
+def test_an_explicit_mapping_ignores_the_process_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PORT", "9001")
+    assert load_settings(REQUIRED).port == 8001
