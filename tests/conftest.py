@@ -1,0 +1,89 @@
+"""Fixtures that every test may use: real servers, one a session; a database of its own for each test module."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from itertools import count
+from pathlib import Path
+
+import pytest
+import redis
+from sqlalchemy import Engine
+
+from db.engine import make_engine
+from db.schema import upgrade
+from deploy.local.postgres import Postgres
+from deploy.local.valkey import Valkey
+from tests.servers import TEMPLATE, temporary_folder, temporary_postgres, temporary_redis
+
+_numbers = count(1)
+
+
+@pytest.fixture(scope="session")
+def server_folder() -> Iterator[Path]:
+    """The folder of the session's servers and their logs."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="session")
+def postgres(server_folder: Path) -> Iterator[Postgres]:
+    """The session's Postgres."""
+    with temporary_postgres(server_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def valkey(server_folder: Path) -> Iterator[Valkey]:
+    """The session's Redis-compatible server."""
+    with temporary_redis(server_folder) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def template(postgres: Postgres) -> str:
+    """The migrated database that modules get copies of; migrating once costs what copying costs a hundred times."""
+    postgres.ensure_database(TEMPLATE)
+    upgrade(postgres.url(TEMPLATE))
+    return TEMPLATE
+
+
+@pytest.fixture(scope="module")
+def postgres_url(postgres: Postgres, template: str, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A migrated, empty database for this module."""
+    name = f"{_slug(request.node.name)}_{next(_numbers)}"
+    postgres.clone_database(name, template=template)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def empty_postgres_url(postgres: Postgres, request: pytest.FixtureRequest) -> Iterator[str]:
+    """A database without a table, for this module."""
+    name = f"{_slug(request.node.name)}_{next(_numbers)}_empty"
+    postgres.ensure_database(name)
+    yield postgres.url(name)
+    postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def engine(postgres_url: str) -> Iterator[Engine]:
+    """An engine on this module's database."""
+    made = make_engine(postgres_url)
+    yield made
+    made.dispose()
+
+
+@pytest.fixture(scope="module")
+def redis_url(valkey: Valkey) -> Iterator[str]:
+    """A numbered Redis database for this module, emptied when it ends."""
+    url = valkey.url(next(_numbers))
+    yield url
+    with redis.Redis.from_url(url) as client:
+        client.flushdb()
+
+
+def _slug(node: str) -> str:
+    """Make a database name of a module's path."""
+    return re.sub(r"\W+", "_", Path(node).stem)[:40].lower()

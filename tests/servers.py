@@ -1,0 +1,85 @@
+"""Real servers for the tests: an embedded Postgres and Redis on free ports, in a temporary folder that goes with them."""
+
+from __future__ import annotations
+
+import secrets
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final, TypeVar
+
+from deploy.local.errors import StartFailed
+from deploy.local.ports import Port, free_port
+from deploy.local.postgres import Postgres
+from deploy.local.process import Service, running
+from deploy.local.valkey import Valkey
+
+TEMPLATE: Final = "churn_template"
+"""The migrated database that each test module gets a copy of."""
+
+Server = TypeVar("Server", Postgres, Valkey)
+
+_ATTEMPTS: Final = 5
+_REDIS_DATABASES: Final = 512
+
+
+@contextmanager
+def temporary_folder() -> Iterator[Path]:
+    """Yield a folder that vanishes with everything in it, whoever owns it."""
+    folder = Path(tempfile.mkdtemp(prefix="churn-test-"))
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder)
+
+
+@contextmanager
+def temporary_postgres(folder: Path) -> Iterator[Postgres]:
+    """Run a server that is thrown away afterwards; its product role exists, its databases do not."""
+
+    def at(port: Port) -> Postgres:
+        secret = secrets.token_hex(8)
+        return Postgres(folder / "postgres", port, secret, secret, folder / "postgres.log", durable=False)
+
+    def prepared(postgres: Postgres) -> Service:
+        # Made anew for each attempt, for its password belongs to the attempt.
+        shutil.rmtree(postgres.data, ignore_errors=True)
+        postgres.prepare()
+        return postgres.service()
+
+    with _on_a_free_port(at, prepared) as postgres:
+        postgres.ensure_role()
+        yield postgres
+
+
+@contextmanager
+def temporary_redis(folder: Path) -> Iterator[Valkey]:
+    """Run a server that is thrown away afterwards, with databases enough for each test module to have its own."""
+
+    def at(port: Port) -> Valkey:
+        return Valkey(folder / "redis", port, secrets.token_hex(8), folder / "redis.log", databases=_REDIS_DATABASES)
+
+    def prepared(valkey: Valkey) -> Service:
+        valkey.prepare()
+        return valkey.service()
+
+    with _on_a_free_port(at, prepared) as valkey:
+        yield valkey
+
+
+@contextmanager
+def _on_a_free_port(at: Callable[[Port], Server], prepared: Callable[[Server], Service]) -> Iterator[Server]:
+    """Start on a free port; on another if somebody took it between our look and the server's start."""
+    for attempt in range(1, _ATTEMPTS + 1):
+        server = at(Port(free_port(), "-", "tests"))
+        block_entered = False
+        try:
+            with running(prepared(server)):
+                block_entered = True
+                yield server
+                return
+        except StartFailed:
+            if block_entered or attempt == _ATTEMPTS:
+                raise
