@@ -1,0 +1,294 @@
+"""The Churn Prediction API as a Python object."""
+
+from __future__ import annotations
+
+import uuid
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO, Final, Literal, Self
+from urllib.parse import quote
+
+import httpx
+
+from client.downloads import objects, save
+from client.media import media_of
+from client.options import SubmitOptions
+from client.problems import object_of
+from client.records import Batch, Page, Prediction, RowError
+from client.service import Activation, Health, Model, Reconciliation
+from client.single import predict_one
+from client.transport import OnRetry, Transport
+from client.uploads import OnProgress, open_upload
+from client.waiting import Follower, OnChange, Patience
+
+ResultFormat = Literal["csv", "ndjson", "json", "parquet"]
+DEFAULT_API_URL: Final = "http://127.0.0.1:8001"
+SUBMIT_TIMEOUT_S: Final = 180.0
+"""Seconds that the API may take to store an upload once it has all of it."""
+
+
+class ChurnClient:
+    """Predicts churn over HTTP.
+
+    Safe to share between threads; close it, or use it in a ``with`` statement.
+
+    Parameters
+    ----------
+    api_url : str
+        Where the API listens, with or without ``/api/v1``.
+    api_key : str, optional
+        Sent as X-API-Key.
+    **transport
+        `timeout_s`, `retry` (a RetryPolicy), `on_retry`, `sleep` and `transport` (an httpx transport, for tests).
+
+    Examples
+    --------
+    >>> with ChurnClient() as churn:  # doctest: +SKIP
+    ...     batch = churn.wait(churn.submit_file("customers.csv").batch_id)
+    ...     for prediction in churn.results(batch.batch_id):
+    ...         print(prediction.customer_id, prediction.churn_probability)
+    """
+
+    def __init__(self, api_url: str = DEFAULT_API_URL, *, api_key: str | None = None, **transport: Any) -> None:
+        self._transport = Transport(api_url, api_key=api_key, **transport)
+
+    @property
+    def address(self) -> str:
+        """Where the API listens, without the base path."""
+        return self._transport.address
+
+    def close(self) -> None:
+        """Close the connections."""
+        self._transport.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # One customer
+
+    def predict(self, customer: Mapping[str, Any] | str, *, timeout_s: float = 60.0) -> Prediction:
+        """Score one customer and wait for the score.
+
+        Parameters
+        ----------
+        customer : mapping or str
+            The customer in full, or the id of a stored one.
+        timeout_s : float
+            Seconds to wait in all, across the API's own wait and the looks after it.
+
+        Raises
+        ------
+        ProblemError
+            The customer is not valid (its `errors` name the fields) or not stored.
+        WaitTimeout
+            No score in time.
+        """
+        body = {"customer_id": customer} if isinstance(customer, str) else dict(customer)
+        return predict_one(self._transport, body, timeout_s=timeout_s)
+
+    # Submitting
+
+    def submit_file(
+        self,
+        source: str | Path | BinaryIO,
+        options: SubmitOptions | None = None,
+        *,
+        file_format: str | None = None,
+        name: str | None = None,
+        on_progress: OnProgress | None = None,
+        idempotency_key: str | None = None,
+    ) -> Batch:
+        """Submit a file of customers, streamed in bounded memory.
+
+        Parameters
+        ----------
+        source : path or binary stream
+            A stream is sent from where it stands. One that cannot seek is sent only once, without another try.
+        file_format : {"csv", "ndjson", "parquet"}, optional
+            Overrides what the name's suffix says.
+        name : str, optional
+            Name to tell the format by; a stream's own, or the path's, by default.
+        idempotency_key : str, optional
+            Makes a later call with the same file return the same batch; by default a fresh one for this call and its retries.
+
+        Raises
+        ------
+        ProblemError
+            The API refuses the file; for a small one `errors` names each bad row.
+        UnsendableFile
+            The format cannot be told, or the file changed while it was sent.
+        """
+        media = media_of(name or _name_of(source), file_format=file_format)
+        headers = {"Content-Type": media.media_type, "Idempotency-Key": idempotency_key or _new_key()}
+        if media.encoding is not None:
+            headers["Content-Encoding"] = media.encoding
+        with open_upload(source, on_progress=on_progress) as upload:
+            response = self._transport.send(
+                "POST",
+                "/batches",
+                params=(options or SubmitOptions()).as_params(),
+                headers=headers,
+                upload=upload,
+                timeout_s=SUBMIT_TIMEOUT_S,
+            )
+        return Batch.from_json(object_of(response))
+
+    def submit_customers(self, customers: Iterable[Mapping[str, Any]], options: SubmitOptions | None = None) -> Batch:
+        """Submit customers in full as one JSON body; for very many, a file takes less memory."""
+        return self._submit_json({"customers": [dict(customer) for customer in customers]}, options)
+
+    def submit_ids(self, customer_ids: Iterable[str], options: SubmitOptions | None = None) -> Batch:
+        """Submit stored customers by their ids."""
+        return self._submit_json({"customer_ids": list(customer_ids)}, options)
+
+    def submit_filter(self, where: Mapping[str, Any], options: SubmitOptions | None = None) -> Batch:
+        """Submit the stored customers that a filter selects.
+
+        Parameters
+        ----------
+        where : mapping
+            ``{"tenure_months": {"lt": 6}, "contract_type": "Month-to-month"}``: all of it must hold. Operators are eq, ne, lt,
+            lte, gt, gte, in and is_null.
+        """
+        return self._submit_json({"filter": dict(where)}, options)
+
+    def _submit_json(self, source: dict[str, Any], options: SubmitOptions | None) -> Batch:
+        body = {**source, **(options or SubmitOptions()).as_json()}
+        return self._change("/batches", json=body, timeout_s=SUBMIT_TIMEOUT_S)
+
+    # Following
+
+    def batch(self, batch_id: str) -> Batch:
+        """The batch as it stands."""
+        return Batch.from_json(self._get(_batch(batch_id)))
+
+    def wait(
+        self,
+        batch_id: str,
+        *,
+        on_change: OnChange | None = None,
+        on_trouble: OnRetry | None = None,
+        timeout_s: float | None = None,
+        patience_s: float = 600.0,
+    ) -> Batch:
+        """Wait for a batch to end, whatever its end is.
+
+        Parameters
+        ----------
+        on_change : callable, optional
+            Called with each new state.
+        on_trouble : callable, optional
+            Called with the error and the seconds to the next try while the API does not answer.
+        timeout_s : float, optional
+            Seconds after which WaitTimeout is raised; never by default.
+        patience_s : float
+            Seconds without any answer after which the last error is raised.
+        """
+        patience = Patience(in_all_s=timeout_s, with_outages_s=patience_s)
+        return Follower(self._transport, batch_id, patience=patience, on_change=on_change, on_trouble=on_trouble).to_the_end()
+
+    def batches(self, *, status: str | None = None, priority: str | None = None, page_size: int = 100) -> Iterator[Batch]:
+        """Yield batches, the newest first, fetching page after page."""
+        cursor: str | None = None
+        while True:
+            page = self.batches_page(status=status, priority=priority, limit=page_size, cursor=cursor)
+            yield from page
+            cursor = page.next_cursor
+            if cursor is None:
+                return
+
+    def batches_page(
+        self, *, status: str | None = None, priority: str | None = None, limit: int = 100, cursor: str | None = None
+    ) -> Page[Batch]:
+        """One page of batches; `cursor` is the last page's `next_cursor`."""
+        body = self._get("/batches", {"status": status, "priority": priority, "limit": limit, "cursor": cursor})
+        return Page(tuple(Batch.from_json(item) for item in body.get("batches") or ()), body.get("next_cursor"))
+
+    # Results
+
+    def results(self, batch_id: str) -> Iterator[Prediction]:
+        """Yield the scores in the order of the input; those there are so far while the batch runs."""
+        return map(Prediction.from_json, objects(self._transport, f"{_batch(batch_id)}/results", params={"format": "ndjson"}))
+
+    def save_results(
+        self,
+        batch_id: str,
+        target: str | Path | BinaryIO,
+        *,
+        file_format: ResultFormat = "csv",
+        on_progress: OnProgress | None = None,
+    ) -> int:
+        """Write the scores to a path (whole or not at all) or into a binary stream; returns the bytes written."""
+        params = {"format": file_format}
+        return save(self._transport, f"{_batch(batch_id)}/results", target, params=params, on_progress=on_progress)
+
+    def errors(self, batch_id: str) -> Iterator[RowError]:
+        """Yield the rows that were refused or could not be scored, each with its reason."""
+        return map(RowError.from_json, objects(self._transport, f"{_batch(batch_id)}/errors", params={"format": "ndjson"}))
+
+    def save_errors(self, batch_id: str, target: str | Path | BinaryIO, *, file_format: ResultFormat = "csv") -> int:
+        """Write the row errors as `save_results` writes the scores."""
+        return save(self._transport, f"{_batch(batch_id)}/errors", target, params={"format": file_format})
+
+    def reconciliation(self, batch_id: str) -> Reconciliation:
+        """Count where each row of the batch is."""
+        return Reconciliation.from_json(self._get(f"{_batch(batch_id)}/reconciliation"))
+
+    # Steering
+
+    def cancel(self, batch_id: str) -> Batch:
+        """Stop the batch; what is scored stays."""
+        return self._change(f"{_batch(batch_id)}/cancel")
+
+    def pause(self, batch_id: str) -> Batch:
+        """Hold the batch until it is resumed."""
+        return self._change(f"{_batch(batch_id)}/pause")
+
+    def resume(self, batch_id: str) -> Batch:
+        """Let a paused batch go on."""
+        return self._change(f"{_batch(batch_id)}/resume")
+
+    def retry(self, batch_id: str) -> Batch:
+        """Submit the failed rows again as a child batch, which is returned."""
+        return self._change(f"{_batch(batch_id)}/retry")
+
+    # The service
+
+    def models(self) -> list[Model]:
+        """The registered models."""
+        return [Model.from_json(item) for item in self._get("/models").get("models") or ()]
+
+    def model(self, version: str) -> Model:
+        """One registered model."""
+        return Model.from_json(self._get(f"/models/{quote(version, safe='')}"))
+
+    def activate(self, version: str) -> Activation:
+        """Make a model the current one; batches submitted before keep theirs."""
+        return Activation.from_json(object_of(self._transport.send("POST", f"/models/{quote(version, safe='')}/activate")))
+
+    def health(self) -> Health:
+        """Whether the API can take work; not ready is an answer, not an error."""
+        response = self._transport.send("GET", "/health/ready", also_answers=(httpx.codes.SERVICE_UNAVAILABLE,))
+        return Health.from_json(object_of(response), is_ready=response.status_code == httpx.codes.OK)
+
+    def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
+        return object_of(self._transport.send("GET", path, params=params))
+
+    def _change(self, path: str, *, json: Any = None, timeout_s: float | None = None) -> Batch:
+        headers = {"Idempotency-Key": _new_key()}
+        return Batch.from_json(object_of(self._transport.send("POST", path, json=json, headers=headers, timeout_s=timeout_s)))
+
+
+def _batch(batch_id: str) -> str:
+    return f"/batches/{quote(batch_id, safe='')}"
+
+
+def _new_key() -> str:
+    return uuid.uuid4().hex
+
+
+def _name_of(source: str | Path | BinaryIO) -> str:
+    return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", ""))

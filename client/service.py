@@ -1,0 +1,103 @@
+"""Records of the service itself: its models, its health, and the proof that a batch adds up."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Self
+
+from client.reading import NOTHING, Json, required, text, time
+
+
+@dataclass(frozen=True, slots=True)
+class Model:
+    """A registered model; the one whose state is champion scores what is submitted next."""
+
+    version: str
+    state: str | None = None
+    sha256: str | None = None
+    created_at: datetime | None = None
+    activated_at: datetime | None = None
+    metrics: Mapping[str, float] = field(default_factory=dict)
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, obj: Json) -> Self:
+        """Read one entry of GET /models."""
+        return cls(
+            version=str(required(obj, "version")),
+            state=text(obj, "state"),
+            sha256=text(obj, "sha256"),
+            created_at=time(obj, "created_at"),
+            activated_at=time(obj, "activated_at"),
+            metrics=obj.get("metrics") or NOTHING,
+            raw=obj,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Activation:
+    """A change of the current model; `previous_version` is None when there was none before."""
+
+    new_version: str
+    previous_version: str | None = None
+    activated_at: datetime | None = None
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, obj: Json) -> Self:
+        """Read the answer of POST /models/{version}/activate."""
+        return cls(
+            new_version=str(required(obj, "new_version")),
+            previous_version=text(obj, "previous_version"),
+            activated_at=time(obj, "activated_at"),
+            raw=obj,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Reconciliation:
+    """A batch's rows by fate, counted from the tables rather than read from its counters."""
+
+    batch_id: str
+    total: int
+    completed: int
+    failed: int
+    cancelled: int
+    pending: int
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @property
+    def is_balanced(self) -> bool:
+        """Whether every row of the input is accounted for exactly once, and the API found no other disagreement."""
+        adds_up = self.total == self.completed + self.failed + self.cancelled + self.pending
+        return adds_up and bool(self.raw.get("balanced", True))
+
+    @classmethod
+    def from_json(cls, obj: Json) -> Self:
+        """Read the body of GET /batches/{id}/reconciliation."""
+        return cls(
+            batch_id=str(required(obj, "batch_id")),
+            total=int(required(obj, "total")),
+            completed=int(required(obj, "completed")),
+            failed=int(required(obj, "failed")),
+            cancelled=int(required(obj, "cancelled")),
+            pending=int(required(obj, "pending")),
+            raw=obj,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Health:
+    """Whether the API can take work, and the state of each thing that it stands on."""
+
+    is_ready: bool
+    status: str
+    checks: Json = field(default_factory=dict)
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, obj: Json, *, is_ready: bool) -> Self:
+        """Read the body of GET /health/ready."""
+        return cls(is_ready=is_ready, status=text(obj, "status") or "unknown", checks=obj.get("checks") or NOTHING, raw=obj)
