@@ -130,7 +130,8 @@ _COUNTED = text("""
     SELECT (SELECT count(*) FROM prediction_history WHERE id >= :first_id AND id < :end_id) AS completed,
            (SELECT count(DISTINCT row_number) FROM row_errors WHERE batch_id = :batch_id) AS failed,
            (SELECT coalesce(sum(n_rows), 0) FROM chunks WHERE batch_id = :batch_id AND state = 'cancelled') AS cancelled,
-           (SELECT coalesce(sum(n_rows), 0) FROM chunks WHERE batch_id = :batch_id AND state IN ('pending', 'running')) AS pending
+           (SELECT coalesce(sum(n_rows), 0) FROM chunks
+             WHERE batch_id = :batch_id AND state IN ('pending', 'running')) AS pending
 """)
 
 
@@ -262,4 +263,3 @@ def _batch(row: Row[Any]) -> Batch:
     values["priority"] = Priority(values["priority"])
     values["on_error"] = OnError(values["on_error"])
     return Batch(**values)
-

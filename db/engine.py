@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import psycopg2
+import psycopg2.extensions
 from psycopg2 import errors as pg
-from psycopg2.extensions import cursor as Cursor
 from sqlalchemy import Connection, Engine, create_engine, event, text
 from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import TimeoutError as PoolTimeout
@@ -138,9 +138,8 @@ def copy_out(conn: Connection, statement: str, sink: Any, parameters: Mapping[st
         cursor.copy_expert(query, sink, size=1 << 18)
 
 
-def _cursor(conn: Connection) -> Cursor:
-    cursor: Cursor = conn.connection.cursor()
-    return cursor
+def _cursor(conn: Connection) -> psycopg2.extensions.cursor:
+    return cast("psycopg2.extensions.connection", conn.connection.driver_connection).cursor()
 
 
 class _wrapped:  # noqa: N801 - reads as a word at its place of use

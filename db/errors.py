@@ -1,12 +1,12 @@
 """What the database can answer, headed by its tree.
 
-    ChurnError
-    |-- NotFound             no such batch, customer, prediction or model
-    |-- Conflict             the object is in a state that forbids the request; `code` says which
-    |-- SchemaMismatch       the database stands at another migration than this code
-    |-- FenceLost            another attempt owns the chunk now: drop the results at hand
-    `-- Transient
-        `-- DatabaseUnavailable   no connection, a shutdown, a timeout or a deadlock: retried with backoff
+ChurnError
+|-- NotFound             no such batch, customer, prediction or model
+|-- Conflict             the object is in a state that forbids the request; `code` says which
+|-- SchemaMismatch       the database stands at another migration than this code
+|-- FenceLost            another attempt owns the chunk now: drop the results at hand
+`-- Transient
+    `-- DatabaseUnavailable   no connection, a shutdown, a timeout or a deadlock: retried with backoff
 """
 
 from __future__ import annotations

@@ -1,8 +1,8 @@
 """Planning: how a batch's input becomes chunks, by one planner at a time.
 
-A small submit is planned by the API in the transaction that writes it. An upload or a filter is planned by a worker, which claims
-the batch under a lease, renews it while it reads, and ends behind a fence, all chunks in one transaction: a planner that dies
-leaves nothing behind, and the next one begins anew.
+A small submit is planned by the API in the transaction that writes it. An upload or a filter is planned by a worker: it claims
+the batch under a lease, renews it while it reads, and ends behind a fence, all chunks in one transaction: a planner that
+dies leaves nothing behind, and the next one begins anew.
 """
 
 from __future__ import annotations

@@ -12,7 +12,9 @@ from sqlalchemy import Connection, text
 
 from db.engine import copy_in
 
-_COPY: Final = "COPY row_errors (batch_id, row_number, fault_no, customer_id, field, code, message, value) FROM STDIN (FORMAT csv)"
+_COPY: Final = (
+    "COPY row_errors (batch_id, row_number, fault_no, customer_id, field, code, message, value) FROM STDIN (FORMAT csv)"
+)
 
 _PAGE = text("""
     SELECT row_number, customer_id, field, code, message, value, fault_no FROM row_errors
@@ -76,5 +78,6 @@ def row_errors_page(conn: Connection, batch_id: str, *, after: tuple[int, int] =
     """
     page = {"batch_id": batch_id, "after_row": after[0], "after_fault": after[1], "limit": limit}
     return [
-        RowError(r.row_number, r.customer_id, r.field, r.code, r.message, r.value, r.fault_no) for r in conn.execute(_PAGE, page)
+        RowError(r.row_number, r.customer_id, r.field, r.code, r.message, r.value, r.fault_no)
+        for r in conn.execute(_PAGE, page)
     ]

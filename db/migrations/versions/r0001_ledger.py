@@ -34,7 +34,7 @@ CREATE TABLE customers (
     updated_at        timestamptz NOT NULL DEFAULT now()
 );
 COMMENT ON COLUMN customers.updated_at IS
-    'When these values were submitted, not when they were written: an older batch that finishes late never overwrites newer values.';
+    'When these values were submitted, not when they were written: an older batch that ends late never overwrites newer ones.';
 CREATE INDEX customers_age ON customers (age);
 CREATE INDEX customers_tenure_months ON customers (tenure_months);
 CREATE INDEX customers_monthly_charges ON customers (monthly_charges);
@@ -210,8 +210,8 @@ $$;
 _PREDICTIONS = """
 CREATE TYPE risk_category AS ENUM ('low', 'medium', 'high', 'critical');
 
--- A batch row's id is 2^62 + batch_no * 2^32 + row_number, so the primary key alone forbids scoring a row twice and a range of it
--- is a batch in input order: one index does the work of three. Single predictions take small ids from the sequence.
+-- A batch row's id is 2^62 + batch_no * 2^32 + row_number, so the primary key alone forbids scoring a row twice and a range
+-- of it is a batch in input order: one index does the work of three. Single predictions take small ids from the sequence.
 CREATE TABLE prediction_history (
     id                bigint PRIMARY KEY,
     customer_id       varchar(50) COLLATE "C",
@@ -248,8 +248,8 @@ CREATE INDEX prediction_requests_open ON prediction_requests (submitted_at) WHER
 """
 
 _DOWN = """
-DROP TABLE prediction_requests, prediction_history, idempotency_keys, row_errors, upload_parts, chunk_inputs, chunks, batch_jobs,
-           models, customer_deletions, customers;
+DROP TABLE prediction_requests, prediction_history, idempotency_keys, row_errors, upload_parts, chunk_inputs, chunks,
+           batch_jobs, models, customer_deletions, customers;
 DROP SEQUENCE single_prediction_ids;
 DROP TYPE risk_category;
 DROP FUNCTION add_counts(jsonb, jsonb);

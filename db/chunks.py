@@ -1,0 +1,230 @@
+"""The chunk ledger: which slice of a batch is whose, and for how long.
+
+A chunk is claimed for one attempt under a lease, closed once behind a fence, and rescued when its lease lapses. Times are the
+database's, so a worker with a wrong clock can neither steal nor keep a chunk. The states are drawn in docs/states.md.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from sqlalchemy import Connection, text
+
+from db.batches import BATCH_ID_BASE
+from db.engine import to_json
+from db.errors import FenceLost
+from schemas.states import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkClaim:
+    """The right to score one chunk; `attempt` is the fence that close_chunk checks."""
+
+    batch_id: str
+    chunk_no: int
+    attempt: int
+    n_rows: int
+    payload: bytes
+    batch_no: int
+    model_version: str
+    priority: Priority
+    submitted_at: datetime
+    request_id: str | None
+
+    @property
+    def first_prediction_id(self) -> int:
+        """Id of the batch's row 0 in prediction_history."""
+        return BATCH_ID_BASE + (self.batch_no << 32)
+
+
+# The batch turns to `processing` with its first claim. Chunk before batch is the order in which every transaction locks them.
+_CLAIM = text("""
+    WITH claimed AS (
+        UPDATE chunks c
+           SET state = 'running', attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(),
+               lease_until = clock_timestamp() + make_interval(secs => :lease_s)
+         WHERE c.batch_id = :batch_id AND c.chunk_no = :chunk_no
+           AND c.state = 'pending' AND c.available_at <= clock_timestamp()
+           AND EXISTS (SELECT FROM batch_jobs b
+                        WHERE b.batch_id = c.batch_id AND b.status IN ('queued', 'processing') AND b.planned_at IS NOT NULL)
+        RETURNING c.batch_id, c.chunk_no, c.attempt, c.n_rows),
+    begun AS (
+        UPDATE batch_jobs b
+           SET status = 'processing', started_at = coalesce(b.started_at, clock_timestamp())
+          FROM claimed WHERE b.batch_id = claimed.batch_id AND b.status = 'queued')
+    SELECT claimed.*, i.payload, b.batch_no, b.model_version, b.priority, b.submitted_at, b.request_id
+      FROM claimed JOIN batch_jobs b USING (batch_id) JOIN chunk_inputs i USING (batch_id, chunk_no)
+""")
+
+_RENEW = text("""
+    UPDATE chunks SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
+     WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'running' AND attempt = :attempt
+""")
+
+_FENCE = text("""
+    UPDATE chunks SET state = 'done', lease_until = NULL, finished_at = clock_timestamp(), last_error = NULL
+     WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'running' AND attempt = :attempt
+""")
+
+_IS_MINE_DONE = text("""
+    SELECT EXISTS (SELECT FROM chunks
+                    WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'done' AND attempt = :attempt)
+""")
+
+_RELEASE = text("""
+    UPDATE chunks
+       SET state = 'pending', lease_until = NULL, published_at = NULL, last_error = :error,
+           attempt = attempt - CASE WHEN :counts THEN 0 ELSE 1 END,
+           available_at = clock_timestamp() + make_interval(secs => :backoff_s)
+     WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'running' AND attempt = :attempt
+""")
+
+FINAL_STATUS: Final = """
+    CASE WHEN cancelled > 0 AND reason = 'expired' THEN 'expired'
+         WHEN cancelled > 0 THEN 'cancelled'
+         WHEN failed = 0 THEN 'completed'
+         WHEN completed = 0 THEN 'failed'
+         ELSE 'partial' END
+"""
+"""How a batch whose chunks are all closed ends, from its counters; the one place where that is decided."""
+
+# The row lock of this UPDATE makes the last of several finishing chunks see all the others, so exactly one ends the batch.
+COUNT_CLOSED: Final = f"""
+    UPDATE batch_jobs b
+       SET completed_customers = n.completed, failed_customers = n.failed, processed_customers = n.completed + n.failed,
+           cancelled_customers = n.cancelled, chunks_closed = n.closed,
+           risk_summary = add_counts(b.risk_summary, CAST(:risk AS jsonb)),
+           error_summary = CASE WHEN CAST(:errors AS jsonb) = '{{}}' THEN b.error_summary
+                                ELSE add_counts(b.error_summary, CAST(:errors AS jsonb)) END,
+           status = CASE WHEN n.closed < b.chunk_count THEN b.status ELSE ({FINAL_STATUS}) END,
+           completed_at = CASE WHEN n.closed < b.chunk_count THEN NULL ELSE clock_timestamp() END
+      FROM (SELECT batch_id, completed_customers + :completed AS completed, failed_customers + :failed AS failed,
+                   cancelled_customers + :cancelled AS cancelled, chunks_closed + :chunks AS closed, cancel_reason AS reason
+              FROM batch_jobs WHERE batch_id = :batch_id FOR UPDATE) n
+     WHERE b.batch_id = n.batch_id
+    RETURNING b.status, b.completed_at IS NOT NULL AS ended
+"""
+_COUNT_CLOSED = text(COUNT_CLOSED)
+
+
+def claim_chunk(conn: Connection, batch_id: str, chunk_no: int, *, lease_s: float, worker: str) -> ChunkClaim | None:
+    """Take a pending, due chunk of a running batch for one attempt.
+
+    Commit before scoring: the claim must be visible while the work goes on.
+
+    Parameters
+    ----------
+    lease_s : float
+        Seconds until the rescuer may take the chunk back.
+    worker : str
+        Who claims, for operators.
+
+    Returns
+    -------
+    ChunkClaim or None
+        None when there is nothing to do (a duplicate hint, a cancelled or paused batch): drop the message.
+    """
+    values = {"batch_id": batch_id, "chunk_no": chunk_no, "lease_s": lease_s, "worker": worker}
+    row = conn.execute(_CLAIM, values).one_or_none()
+    if row is None:
+        return None
+    return ChunkClaim(
+        row.batch_id,
+        row.chunk_no,
+        row.attempt,
+        row.n_rows,
+        bytes(row.payload),
+        row.batch_no,
+        row.model_version,
+        Priority(row.priority),
+        row.submitted_at,
+        row.request_id,
+    )
+
+
+def renew_chunk(conn: Connection, claim: ChunkClaim, *, lease_s: float) -> None:
+    """Keep the lease because the scoring goes on.
+
+    Raises
+    ------
+    FenceLost
+        The chunk was given to another attempt: stop scoring.
+    """
+    if conn.execute(_RENEW, {**_fence_of(claim), "lease_s": lease_s}).rowcount != 1:
+        raise FenceLost(_name(claim))
+
+
+def close_chunk(conn: Connection, claim: ChunkClaim) -> None:
+    """Mark the chunk done; call it first in the transaction that stores the results.
+
+    The fence comes before the results because a unique key alone cannot tell a live attempt from a zombie that writes first.
+
+    Raises
+    ------
+    FenceLost
+        The lease lapsed and the chunk was given to another attempt; roll back.
+    """
+    if conn.execute(_FENCE, _fence_of(claim)).rowcount != 1:
+        raise FenceLost(_name(claim))
+
+
+def count_chunk(
+    conn: Connection,
+    batch_id: str,
+    *,
+    completed: int,
+    failed: int,
+    risk: Mapping[str, int],
+    errors: Mapping[str, int],
+) -> bool:
+    """Add a closed chunk to its batch's counters; call it last, for the batch's row is where chunks meet.
+
+    Returns
+    -------
+    bool
+        Whether this chunk was the last and the batch has ended.
+    """
+    row = conn.execute(
+        _COUNT_CLOSED,
+        {
+            "batch_id": batch_id,
+            "completed": completed,
+            "failed": failed,
+            "cancelled": 0,
+            "chunks": 1,
+            "risk": to_json(risk),
+            "errors": to_json(errors),
+        },
+    ).one()
+    return bool(row.ended)
+
+
+def is_closed_by(conn: Connection, claim: ChunkClaim) -> bool:
+    """Whether this very attempt closed its chunk: the answer to a COMMIT whose reply was lost."""
+    return bool(conn.execute(_IS_MINE_DONE, _fence_of(claim)).scalar_one())
+
+
+def release_chunk(conn: Connection, claim: ChunkClaim, *, error: str, backoff_s: float, counts: bool = True) -> None:
+    """Give a chunk back that could not be scored now; no matter if another attempt has it by then.
+
+    Parameters
+    ----------
+    error : str
+        What went wrong, for operators.
+    backoff_s : float
+        Seconds until it may be claimed again.
+    counts : bool
+        Whether the attempt counts towards the limit: False when the chunk is not to blame (a stopping worker).
+    """
+    conn.execute(_RELEASE, {**_fence_of(claim), "error": error[:500], "backoff_s": backoff_s, "counts": counts})
+
+
+def _fence_of(claim: ChunkClaim) -> dict[str, object]:
+    return {"batch_id": claim.batch_id, "chunk_no": claim.chunk_no, "attempt": claim.attempt}
+
+
+def _name(claim: ChunkClaim) -> str:
+    return f"{claim.batch_id}#{claim.chunk_no} attempt {claim.attempt}"

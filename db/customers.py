@@ -1,0 +1,162 @@
+"""Customers: their latest values, read and written as sets, and deleted without leaving a prediction behind that names them."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO, Final
+
+from sqlalchemy import Connection, text
+
+from db.engine import copy_in, copy_out
+from db.errors import NotFound
+from scoring.features import COLUMNS, CUSTOMER_ID, FEATURE_NAMES
+
+_NAMES: Final = ", ".join(COLUMNS)
+_FEATURES: Final = ", ".join(FEATURE_NAMES)
+
+# LIKE copies the columns' types and NOT NULL; the defaults fill the two times, which the upsert ignores.
+_STAGE: Final = text(
+    "CREATE TEMP TABLE IF NOT EXISTS staged_customers (LIKE customers INCLUDING DEFAULTS) ON COMMIT DELETE ROWS"
+)
+_STAGE_COPY: Final = f"COPY staged_customers ({_NAMES}) FROM STDIN (FORMAT csv)"
+
+# The join leaves out what would not change before any row is locked: ON CONFLICT locks, and so rewrites, even a row that its
+# WHERE then spares. Sorted by key, so that two batches with customers in common lock them in one order.
+_UPSERT = text(f"""
+    INSERT INTO customers AS c ({_NAMES}, updated_at)
+    SELECT {", ".join(f"s.{name}" for name in COLUMNS)}, :submitted_at
+      FROM staged_customers s LEFT JOIN customers old USING (customer_id)
+     WHERE old.customer_id IS NULL
+        OR (old.updated_at <= :submitted_at
+            AND ({", ".join(f"old.{name}" for name in FEATURE_NAMES)})
+                IS DISTINCT FROM ({", ".join(f"s.{name}" for name in FEATURE_NAMES)}))
+     ORDER BY s.customer_id
+        ON CONFLICT (customer_id) DO UPDATE
+       SET ({_FEATURES}, updated_at) = ({", ".join(f"excluded.{name}" for name in FEATURE_NAMES)}, excluded.updated_at)
+     WHERE c.updated_at <= excluded.updated_at
+""")
+
+_PUT = text(f"""
+    INSERT INTO customers AS c ({_NAMES}, updated_at) VALUES ({", ".join(f":{name}" for name in COLUMNS)}, clock_timestamp())
+        ON CONFLICT (customer_id) DO UPDATE
+       SET ({_FEATURES}, updated_at) = ({", ".join(f"excluded.{name}" for name in FEATURE_NAMES)}, excluded.updated_at)
+    RETURNING (xmax = 0) AS created
+""")
+
+_GET = text(f"SELECT {_NAMES}, created_at, updated_at FROM customers WHERE customer_id = :customer_id")
+_UNKNOWN = text("""
+    SELECT wanted.customer_id FROM unnest(CAST(:ids AS text[])) AS wanted (customer_id)
+     WHERE NOT EXISTS (SELECT FROM customers c WHERE c.customer_id = wanted.customer_id)
+""")
+
+_HOLD_DELETIONS = text("SELECT pg_advisory_xact_lock_shared(7163)")
+# A deletion's time is the database's clock while it ran; one day is far longer than any transaction may stay open.
+_DELETED = text("""
+    SELECT d.customer_id FROM customer_deletions d
+     WHERE d.deleted_at > CAST(:since AS timestamptz) - interval '1 day'
+       AND NOT EXISTS (SELECT FROM customers c WHERE c.customer_id = d.customer_id)
+""")
+
+_COPY_BY_ID: Final = f"COPY (SELECT {_NAMES} FROM customers WHERE {CUSTOMER_ID} = ANY(%(ids)s)) TO STDOUT (FORMAT csv)"
+
+_DELETE = text("DELETE FROM customers WHERE customer_id = :customer_id")
+_ANONYMISE = text("UPDATE prediction_history SET customer_id = NULL WHERE customer_id = :customer_id")
+_ANONYMISE_ERRORS = text("UPDATE row_errors SET customer_id = NULL, value = NULL WHERE customer_id = :customer_id")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredCustomer:
+    """A customer's latest values."""
+
+    values: Mapping[str, Any]
+    """By column, in the declaration's order."""
+    created_at: datetime
+    updated_at: datetime
+
+
+def get_customer(conn: Connection, customer_id: str) -> StoredCustomer:
+    """Read one customer.
+
+    Raises
+    ------
+    NotFound
+        There is none of that id.
+    """
+    row = conn.execute(_GET, {"customer_id": customer_id}).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no customer {customer_id!r}")
+    values = {name: getattr(row, name) for name in COLUMNS}
+    return StoredCustomer(values, row.created_at, row.updated_at)
+
+
+def put_customer(conn: Connection, customer: Mapping[str, Any]) -> bool:
+    """Write one customer's latest values; True when the customer is new."""
+    return bool(conn.execute(_PUT, dict(customer)).scalar_one())
+
+
+def delete_customer(conn: Connection, customer_id: str, *, keep_history: bool) -> None:
+    """Delete a customer; the history of its predictions is kept as it is or loses the customer's id.
+
+    Raises
+    ------
+    NotFound
+        There is none of that id.
+    """
+    # The trigger takes the deletion lock, so what follows sees every prediction of this customer that will ever be.
+    if conn.execute(_DELETE, {"customer_id": customer_id}).rowcount == 0:
+        raise NotFound(f"there is no customer {customer_id!r}")
+    if not keep_history:
+        conn.execute(_ANONYMISE, {"customer_id": customer_id})
+        conn.execute(_ANONYMISE_ERRORS, {"customer_id": customer_id})
+
+
+def upsert_customers(conn: Connection, rows: BinaryIO, *, submitted_at: datetime) -> int:
+    """Make uploaded customers the latest row where something changed; an unchanged customer is not rewritten.
+
+    Parameters
+    ----------
+    rows : binary file of CSV
+        In COLUMNS order, without a header, each customer once; a missing value is an empty cell.
+    submitted_at : datetime
+        When the values were submitted; they never overwrite later ones.
+
+    Returns
+    -------
+    int
+        Customers written.
+    """
+    conn.execute(_STAGE)
+    copy_in(conn, _STAGE_COPY, rows)
+    return conn.execute(_UPSERT, {"submitted_at": submitted_at}).rowcount
+
+
+def copy_customers(conn: Connection, ids: Sequence[str]) -> bytes:
+    """Read customers by id, as CSV in COLUMNS order without a header; unknown ids are left out, the order is the database's."""
+    sink = io.BytesIO()
+    copy_out(conn, _COPY_BY_ID, sink, {"ids": list(ids)})
+    return sink.getvalue()
+
+
+def unknown_ids(conn: Connection, ids: Sequence[str]) -> set[str]:
+    """Those of `ids` that no stored customer has."""
+    return set(conn.execute(_UNKNOWN, {"ids": list(ids)}).scalars())
+
+
+def hold_deletions(conn: Connection, *, since: datetime) -> set[str]:
+    """Keep customers from being deleted until this transaction ends, and say which were deleted before.
+
+    Parameters
+    ----------
+    since : datetime
+        When the caller's work was submitted; deletions before it were seen when the customers were read.
+
+    Returns
+    -------
+    set of str
+        Ids of deleted customers that have not come back; usually empty.
+    """
+    conn.execute(_HOLD_DELETIONS)
+    return set(conn.execute(_DELETED, {"since": since}).scalars())

@@ -1,0 +1,116 @@
+"""Filters: which stored customers a batch by reference means, as whitelisted fields and operators and never as SQL."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import Any, Final
+
+from sqlalchemy import Connection, text
+
+from db.engine import copy_out
+from scoring.errors import DataError
+from scoring.features import CUSTOMER_ID, FEATURES, Feature, Kind
+
+_COMPARISONS: Final = {"eq": "=", "ne": "<>", "lt": "<", "lte": "<=", "gt": ">", "gte": ">="}
+_ORDERED: Final = frozenset({"eq", "ne", "lt", "lte", "gt", "gte", "in", "is_null"})
+_UNORDERED: Final = frozenset({"eq", "ne", "in", "is_null"})
+_MAX_LIST: Final = 1_000
+
+_FEATURES: Final[Mapping[str, Feature]] = {feature.name: feature for feature in FEATURES}
+
+
+def check_filter(conditions: object) -> dict[str, dict[str, Any]]:
+    """Bring a client's filter into its full form, `{field: {operator: value}}`, all conditions joined by AND.
+
+    Raises
+    ------
+    DataError
+        Code `invalid_filter`: names the field or operator and what is allowed.
+    """
+    if not isinstance(conditions, Mapping) or not conditions:
+        raise _refused('the filter must be an object of conditions, e.g. {"tenure_months": {"lt": 12}}')
+    return {str(field): _check_field(str(field), wanted) for field, wanted in conditions.items()}
+
+
+def has_match(conn: Connection, conditions: Mapping[str, Mapping[str, Any]]) -> bool:
+    """Whether any stored customer matches."""
+    where, values = _where(conditions)
+    return bool(conn.execute(text(f"SELECT EXISTS (SELECT FROM customers WHERE {where})"), values).scalar_one())
+
+
+def copy_matching_ids(conn: Connection, conditions: Mapping[str, Mapping[str, Any]]) -> bytes:
+    """Ids of the matching customers in key order, as CSV of one column without a header."""
+    where, values = _where(conditions, style="%({})s")
+    sink = io.BytesIO()
+    copy_out(
+        conn,
+        f"COPY (SELECT {CUSTOMER_ID} FROM customers WHERE {where} ORDER BY {CUSTOMER_ID}) TO STDOUT (FORMAT csv)",
+        sink,
+        values,
+    )
+    return sink.getvalue()
+
+
+def _check_field(field: str, wanted: object) -> dict[str, Any]:
+    if field != CUSTOMER_ID and field not in _FEATURES:
+        raise _refused(f"unknown field {field!r}; allowed are {', '.join([CUSTOMER_ID, *_FEATURES])}")
+    by_operator = dict(wanted) if isinstance(wanted, Mapping) else {"eq": wanted}
+    if not by_operator:
+        raise _refused(f'{field}: a condition needs an operator, e.g. {{"eq": ...}}')
+    return {str(operator): _check_value(field, str(operator), value) for operator, value in by_operator.items()}
+
+
+def _check_value(field: str, operator: str, value: object) -> object:
+    feature = _FEATURES.get(field)
+    ordered = feature is None or feature.kind in (Kind.INTEGER, Kind.DECIMAL)
+    allowed = _ORDERED if ordered else _UNORDERED
+    if operator not in allowed:
+        raise _refused(f"{field}: operator {operator!r} is not allowed; use one of {', '.join(sorted(allowed))}")
+    if operator == "is_null":
+        if not isinstance(value, bool):
+            raise _refused(f"{field}: is_null takes true or false")
+        return value
+    if operator == "in":
+        if not isinstance(value, list) or not 0 < len(value) <= _MAX_LIST:
+            raise _refused(f"{field}: in takes a list of 1 to {_MAX_LIST} values")
+        return [_check_scalar(field, feature, item) for item in value]
+    return _check_scalar(field, feature, value)
+
+
+def _check_scalar(field: str, feature: Feature | None, value: object) -> object:
+    kind = None if feature is None else feature.kind
+    match kind:
+        case Kind.INTEGER | Kind.DECIMAL:
+            fits = isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < 1e12
+            wanted = "a number"
+        case Kind.BOOLEAN:
+            fits, wanted = isinstance(value, bool), "true or false"
+        case Kind.CATEGORY:
+            assert feature is not None  # noqa: S101 - narrows the type
+            fits, wanted = value in feature.categories, f"one of {', '.join(feature.categories)}"
+        case None:
+            fits, wanted = isinstance(value, str) and 0 < len(value) <= 50 and "\0" not in value, "a customer_id"
+    if not fits:
+        raise _refused(f"{field}: {value!r} does not fit; expected {wanted}")
+    return value
+
+
+def _where(conditions: Mapping[str, Mapping[str, Any]], *, style: str = ":{}") -> tuple[str, dict[str, Any]]:
+    # Fields and operators come from the whitelists above even if a stored filter was tampered with; values are always bound.
+    parts: list[str] = []
+    values: dict[str, Any] = {}
+    for field, by_operator in check_filter(conditions).items():
+        for operator, value in by_operator.items():
+            if operator == "is_null":
+                parts.append(f"{field} IS {'' if value else 'NOT '}NULL")
+                continue
+            name = f"v{len(values)}"
+            values[name] = value
+            mark = style.format(name)
+            parts.append(f"{field} = ANY({mark})" if operator == "in" else f"{field} {_COMPARISONS[operator]} {mark}")
+    return " AND ".join(parts), values
+
+
+def _refused(detail: str) -> DataError:
+    return DataError(detail, code="invalid_filter")

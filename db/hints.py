@@ -1,0 +1,139 @@
+"""Hints: which work the queue should carry now. Postgres owns the work; a hint that is lost is published again.
+
+Only a window of chunks stands in the queue at any time, so a large batch cannot starve the next one and cancel, pause and
+priority act at once. Each function marks what it returns as published: send it after the commit, and take the mark back with
+`unpublish_*` if the queue did not take it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import Connection, text
+
+from schemas.states import Priority
+
+
+@dataclass(frozen=True, slots=True)
+class ChunkHint:
+    """A chunk that some worker should claim."""
+
+    batch_id: str
+    chunk_no: int
+    priority: Priority
+
+
+@dataclass(frozen=True, slots=True)
+class PlanHint:
+    """A batch that some worker should plan."""
+
+    batch_id: str
+    priority: Priority
+
+
+# `turn` orders the candidates: each batch's first chunk comes before any batch's second, so batches of one priority take turns,
+# and a lower priority's turns come at 2, 4 and 8 times the distance, so it is served
+# more rarely but never starved.
+_DUE_CHUNKS = text("""
+    WITH load AS (
+        SELECT batch_id, count(*) AS n FROM chunks
+         WHERE state = 'running'
+            OR (state = 'pending' AND published_at > clock_timestamp() - make_interval(secs => :republish_s))
+         GROUP BY batch_id),
+    candidates AS (
+        SELECT b.batch_id, c.chunk_no, b.priority,
+               (coalesce(l.n, 0) + c.place)
+               * CASE b.priority WHEN 'urgent' THEN 1 WHEN 'high' THEN 2 WHEN 'normal' THEN 4 ELSE 8 END AS turn,
+               b.submitted_at
+          FROM batch_jobs b
+          LEFT JOIN load l USING (batch_id)
+         CROSS JOIN LATERAL (
+               SELECT chunk_no, row_number() OVER (ORDER BY chunk_no) AS place FROM chunks
+                WHERE chunks.batch_id = b.batch_id AND state = 'pending' AND available_at <= clock_timestamp()
+                  AND (published_at IS NULL OR published_at <= clock_timestamp() - make_interval(secs => :republish_s))
+                ORDER BY chunk_no LIMIT :batch_window) c
+         WHERE b.status IN ('queued', 'processing') AND b.planned_at IS NOT NULL
+           AND coalesce(l.n, 0) + c.place <= :batch_window
+         ORDER BY turn, b.submitted_at
+         LIMIT greatest(:window - (SELECT coalesce(sum(n), 0) FROM load), 0)),
+    locked AS (
+        SELECT c.batch_id, c.chunk_no, k.priority, k.turn, k.submitted_at
+          FROM chunks c JOIN candidates k USING (batch_id, chunk_no)
+         WHERE c.state = 'pending'
+           AND (c.published_at IS NULL OR c.published_at <= clock_timestamp() - make_interval(secs => :republish_s))
+           FOR UPDATE OF c SKIP LOCKED),
+    marked AS (
+        UPDATE chunks c SET published_at = clock_timestamp() FROM locked l
+         WHERE c.batch_id = l.batch_id AND c.chunk_no = l.chunk_no)
+    SELECT batch_id, chunk_no, priority FROM locked ORDER BY turn, submitted_at, chunk_no
+""")
+
+_UNPUBLISH_CHUNK = text("""
+    UPDATE chunks SET published_at = NULL WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'pending'
+""")
+
+_DUE_PLANS = text("""
+    WITH due AS (
+        SELECT batch_id FROM batch_jobs
+         WHERE planned_at IS NULL AND plan_available_at <= clock_timestamp()
+           AND (status = 'queued' OR (status = 'validating' AND plan_lease_until < clock_timestamp()))
+           AND (plan_published_at IS NULL OR plan_published_at <= clock_timestamp() - make_interval(secs => :republish_s))
+         ORDER BY submitted_at LIMIT 20
+           FOR UPDATE SKIP LOCKED)
+    UPDATE batch_jobs b SET plan_published_at = clock_timestamp() FROM due WHERE b.batch_id = due.batch_id
+    RETURNING b.batch_id, b.priority
+""")
+
+_UNPUBLISH_PLAN = text("UPDATE batch_jobs SET plan_published_at = NULL WHERE batch_id = :batch_id AND planned_at IS NULL")
+
+_DUE_REQUESTS = text("""
+    WITH due AS (
+        SELECT id FROM prediction_requests
+         WHERE state = 'pending' AND available_at <= clock_timestamp()
+           AND (published_at IS NULL OR published_at <= clock_timestamp() - make_interval(secs => :republish_s))
+         ORDER BY submitted_at LIMIT 200
+           FOR UPDATE SKIP LOCKED)
+    UPDATE prediction_requests r SET published_at = clock_timestamp() FROM due WHERE r.id = due.id
+    RETURNING r.id
+""")
+
+_UNPUBLISH_REQUEST = text("UPDATE prediction_requests SET published_at = NULL WHERE id = :id AND state = 'pending'")
+
+
+def due_chunks(conn: Connection, *, window: int, batch_window: int, republish_s: float) -> list[ChunkHint]:
+    """Chunks to publish now, in the order in which workers should take them.
+
+    Parameters
+    ----------
+    window : int
+        Chunks of all batches that may be running or published at once.
+    batch_window : int
+        The same for any one batch.
+    republish_s : float
+        Seconds after which a hint that nobody claimed counts as lost.
+    """
+    values = {"window": window, "batch_window": batch_window, "republish_s": republish_s}
+    return [ChunkHint(r.batch_id, r.chunk_no, Priority(r.priority)) for r in conn.execute(_DUE_CHUNKS, values)]
+
+
+def due_plans(conn: Connection, *, republish_s: float) -> list[PlanHint]:
+    """Batches whose input a worker should read now."""
+    return [PlanHint(r.batch_id, Priority(r.priority)) for r in conn.execute(_DUE_PLANS, {"republish_s": republish_s})]
+
+
+def due_requests(conn: Connection, *, republish_s: float) -> list[int]:
+    """Single predictions that a worker should score now, by id."""
+    return [int(r.id) for r in conn.execute(_DUE_REQUESTS, {"republish_s": republish_s})]
+
+
+def unpublish(conn: Connection, hints: Sequence[ChunkHint | PlanHint | int]) -> None:
+    """Take the mark back from hints that the queue did not take, so that the next round sends them at once."""
+    for hint in hints:
+        match hint:
+            case ChunkHint(batch_id, chunk_no, _):
+                conn.execute(_UNPUBLISH_CHUNK, {"batch_id": batch_id, "chunk_no": chunk_no})
+            case PlanHint(batch_id, _):
+                conn.execute(_UNPUBLISH_PLAN, {"batch_id": batch_id})
+            case int(request_id):
+                conn.execute(_UNPUBLISH_REQUEST, {"id": request_id})

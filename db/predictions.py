@@ -1,0 +1,135 @@
+"""Predictions: written once a row by the chunk that scored it, read by range in input order."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, BinaryIO, Final
+
+from sqlalchemy import Connection, Row, text
+
+from db.batches import BATCH_ID_BASE, Batch
+from db.engine import copy_in, copy_out
+from db.errors import NotFound
+
+STORED_COLUMNS: Final = (
+    "id",
+    "customer_id",
+    "churn_probability",
+    "confidence_score",
+    "risk_category",
+    "row_number",
+    "attempt",
+    "model_version",
+    "batch_id",
+)
+"""Columns of the CSV that `store_predictions` takes."""
+
+_COPY: Final = f"COPY prediction_history ({', '.join(STORED_COLUMNS)}) FROM STDIN (FORMAT csv)"
+
+RESULT_COLUMNS: Final = (
+    "row",
+    "customer_id",
+    "churn_probability",
+    "risk_category",
+    "confidence_score",
+    "model_version",
+    "prediction_id",
+    "predicted_at",
+)
+"""Columns of a page of results, in order."""
+
+_PAGE: Final = """
+    COPY (SELECT row_number AS row, customer_id, churn_probability, risk_category, confidence_score, model_version,
+                 id AS prediction_id, to_char(predicted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS predicted_at
+            FROM prediction_history
+           WHERE id >= %(first_id)s AND id < %(end_id)s
+           ORDER BY id LIMIT %(limit)s) TO STDOUT (FORMAT csv)
+"""
+
+_GET = text("SELECT * FROM prediction_history WHERE id = :id")
+
+_OF_CUSTOMER = text("""
+    SELECT * FROM prediction_history
+     WHERE customer_id = :customer_id
+       AND (CAST(:before AS timestamptz) IS NULL OR (predicted_at, id) < (:before, :before_id))
+     ORDER BY predicted_at DESC, id DESC
+     LIMIT :limit
+""")
+
+_TOP = text("""
+    SELECT * FROM prediction_history
+     WHERE id >= :first_id AND id < :end_id
+     ORDER BY churn_probability DESC, id LIMIT :limit
+""")
+
+
+@dataclass(frozen=True, slots=True)
+class StoredPrediction:
+    """One row of prediction_history."""
+
+    id: int
+    customer_id: str | None
+    churn_probability: float
+    confidence_score: float
+    risk_category: str
+    predicted_at: datetime
+    model_version: str
+    row_number: int | None
+    batch_id: str | None
+    attempt: int
+
+
+def store_predictions(conn: Connection, rows: BinaryIO) -> int:
+    """Write predictions as one set: CSV in STORED_COLUMNS order, without a header."""
+    return copy_in(conn, _COPY, rows)
+
+
+def results_page(conn: Connection, batch: Batch, *, first_row: int, limit: int) -> bytes:
+    """Read results from `first_row` on, in input order, as CSV in RESULT_COLUMNS order without a header.
+
+    A result never changes once stored, so pages read in separate transactions agree with each other.
+    """
+    sink = io.BytesIO()
+    base = batch.first_prediction_id
+    copy_out(conn, _PAGE, sink, {"first_id": base + first_row, "end_id": base + (1 << 32), "limit": limit})
+    return sink.getvalue()
+
+
+def most_at_risk(conn: Connection, batch: Batch, *, limit: int) -> list[StoredPrediction]:
+    """The batch's customers with the highest churn probability."""
+    base = batch.first_prediction_id
+    return [_stored(row) for row in conn.execute(_TOP, {"first_id": base, "end_id": base + (1 << 32), "limit": limit})]
+
+
+def get_prediction(conn: Connection, prediction_id: int) -> StoredPrediction:
+    """Read one prediction.
+
+    Raises
+    ------
+    NotFound
+        None of that id is stored; a single one may still be waiting (see db.requests).
+    """
+    row = conn.execute(_GET, {"id": prediction_id}).one_or_none()
+    if row is None:
+        raise NotFound(f"there is no prediction {str(prediction_id)!r}")
+    return _stored(row)
+
+
+def customer_predictions(
+    conn: Connection, customer_id: str, *, limit: int = 50, before: tuple[datetime, int] | None = None
+) -> list[StoredPrediction]:
+    """Read a customer's predictions, the newest first; `before` is the last one of the page before."""
+    predicted_at, prediction_id = before or (None, None)
+    page = {"customer_id": customer_id, "limit": limit, "before": predicted_at, "before_id": prediction_id}
+    return [_stored(row) for row in conn.execute(_OF_CUSTOMER, page)]
+
+
+def is_batch_prediction(prediction_id: int) -> bool:
+    """Whether an id lies in the batches' half of prediction_history."""
+    return prediction_id >= BATCH_ID_BASE
+
+
+def _stored(row: Row[Any]) -> StoredPrediction:
+    return StoredPrediction(**{name: getattr(row, name) for name in StoredPrediction.__slots__})
