@@ -1,0 +1,63 @@
+"""Chunks: what is packed comes out again, and the cut keeps every good row once, in order."""
+
+from __future__ import annotations
+
+import pyarrow as pa
+import pytest
+
+from intake.chunks import cut, decode, encode
+from intake.read import read_ids, read_rows
+from intake.slices import Slice
+from scoring.errors import DataError
+from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA, ROW
+from tests.unit.intake.customers import customer
+
+
+def slices_of(*sizes: int) -> list[Slice]:
+    """Slices of references whose rows are numbered on."""
+    found: list[Slice] = []
+    first_row = 0
+    for size in sizes:
+        rows = range(first_row, first_row + size)
+        table = pa.table({"row": rows, "customer_id": [f"C{row}" for row in rows]}, schema=IDS_SCHEMA)
+        found.append(Slice(table, [], size))
+        first_row += size
+    return found
+
+
+def test_a_chunk_gives_back_its_customers() -> None:
+    given = read_rows([customer(customer_id=f"C{n}", age=None if n % 2 else 40) for n in range(5)]).customers
+    unpacked = decode(encode(given))
+    assert unpacked.schema == CUSTOMER_SCHEMA
+    assert unpacked.to_pylist() == given.to_pylist()
+
+
+def test_a_chunk_gives_back_references() -> None:
+    assert decode(encode(read_ids(["a", "b"]).customers)).to_pylist() == [
+        {"row": 0, "customer_id": "a"},
+        {"row": 1, "customer_id": "b"},
+    ]
+
+
+@pytest.mark.parametrize("sizes", [(10,), (3, 3, 4), (1,) * 10, (0, 10, 0), (4, 6)])
+def test_the_cut_does_not_depend_on_the_slices(sizes: tuple[int, ...]) -> None:
+    chunks = list(cut(slices_of(*sizes), chunk_rows=4))
+    assert [(chunk.chunk_no, chunk.first_row, chunk.n_rows) for chunk in chunks] == [(0, 0, 4), (1, 4, 4), (2, 8, 2)]
+    assert [row for chunk in chunks for row in decode(chunk.payload)[ROW].to_pylist()] == list(range(10))
+
+
+def test_a_large_slice_makes_several_chunks_of_its_good_rows_only() -> None:
+    rows: list[object] = [customer(customer_id=f"C{n}", age=5 if n in (0, 2) else 40) for n in range(8)]
+    chunks = list(cut([read_rows(rows)], chunk_rows=3))
+    assert [(chunk.first_row, chunk.n_rows) for chunk in chunks] == [(1, 3), (5, 3)]
+
+
+def test_no_good_row_makes_no_chunk() -> None:
+    assert list(cut([read_rows([customer(age=5)])], chunk_rows=3)) == []
+
+
+@pytest.mark.parametrize("payload", [b"", b"not arrow", encode(pa.table({"row": [1]}))])
+def test_a_payload_of_another_shape_is_refused(payload: bytes) -> None:
+    with pytest.raises(DataError) as refused:
+        decode(payload)
+    assert refused.value.code == "chunk_mismatch"
