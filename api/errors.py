@@ -1,0 +1,225 @@
+"""What a request can fail with, and what the client then reads: the one place where HTTP status and JSON shape are decided.
+
+    ChurnError
+    |-- ApiError              a fault of the request itself; each class is one status
+    |   |-- MalformedRequest  400 the body or a parameter cannot be parsed
+    |   |-- NotAcceptable     406 no representation that the client accepts
+    |   |-- BodyTooLarge      413 above a stated limit
+    |   |-- UnsupportedMedia  415 a content type or encoding that nothing here reads
+    |   |-- Unprocessable     422 parsed, but against the rules; every bad row is named
+    |   `-- NotReady          503 this process must not get traffic yet
+    `-- (the trees of scoring.errors and db.errors, whose statuses are in `_STATUS`)
+
+Every answer is `application/problem+json` (RFC 9457) with the request's id; no answer holds a stack trace.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any, ClassVar, Final
+
+import structlog
+from flask import Flask, Response, g, request
+from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import NotFound as NoRoute
+
+from api.metrics import ERRORS
+from api.nouns import MEDIA_TYPE_PROBLEM
+from db.engine import is_pool_exhausted
+from db.errors import Conflict, DatabaseUnavailable, NotFound, SchemaMismatch
+from scoring.errors import ChurnError, DataError, ModelError, Transient
+
+RETRY_AFTER_S: Final = 5
+"""What a client is asked to wait while Postgres is away."""
+
+
+_log = structlog.get_logger(__name__)
+
+
+class ApiError(ChurnError):
+    """A request that is refused for a reason of its own.
+
+    Parameters
+    ----------
+    detail : str
+        What is wrong, where, and what to do.
+    code : str, optional
+        A stable name of the fault; each class has its own default.
+    errors : sequence of mapping
+        The single faults: any of row, customer_id, field, pointer, code, message, value.
+    """
+
+    status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
+    default_code: ClassVar[str] = "bad_request"
+
+    def __init__(self, detail: str, *, code: str | None = None, errors: Sequence[Mapping[str, Any]] = ()) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code or self.default_code
+        self.errors = errors
+
+
+class MalformedRequest(ApiError):
+    """The body or a parameter cannot be parsed."""
+
+    default_code = "malformed_request"
+
+
+class NotAcceptable(ApiError):
+    """No representation that the client accepts."""
+
+    status = HTTPStatus.NOT_ACCEPTABLE
+    default_code = "not_acceptable"
+
+
+class BodyTooLarge(ApiError):
+    """The body exceeds a stated limit."""
+
+    status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+    default_code = "body_too_large"
+
+
+class UnsupportedMedia(ApiError):
+    """A content type or encoding that nothing here reads."""
+
+    status = HTTPStatus.UNSUPPORTED_MEDIA_TYPE
+    default_code = "unsupported_media_type"
+
+
+class Unprocessable(ApiError):
+    """The request can be parsed, but breaks a rule."""
+
+    status = HTTPStatus.UNPROCESSABLE_ENTITY
+    default_code = "invalid_request"
+
+
+class NotReady(ApiError):
+    """This process must not get traffic yet."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "not_ready"
+
+
+# The status and default code of the trees below the API; the nearest class of an error decides.
+_STATUS: Final[Mapping[type[ChurnError], tuple[HTTPStatus, str]]] = {
+    NotFound: (HTTPStatus.NOT_FOUND, "not_found"),
+    Conflict: (HTTPStatus.CONFLICT, "conflict"),
+    DataError: (HTTPStatus.UNPROCESSABLE_ENTITY, "invalid_data"),
+    DatabaseUnavailable: (HTTPStatus.SERVICE_UNAVAILABLE, "database_unavailable"),
+    SchemaMismatch: (HTTPStatus.SERVICE_UNAVAILABLE, "schema_mismatch"),
+    ModelError: (HTTPStatus.SERVICE_UNAVAILABLE, "model_unavailable"),
+    Transient: (HTTPStatus.SERVICE_UNAVAILABLE, "unavailable"),
+}
+
+# Errors whose text is for operators (a host name, a revision): the client reads this instead.
+_SAID_INSTEAD: Final[Mapping[type[ChurnError], str]] = {
+    Transient: "The service cannot reach its database at this moment. Nothing was stored; try again.",
+    SchemaMismatch: "The service is being upgraded: its database stands at another version. Try again.",
+}
+
+_NO_ROUTE: Final = "There is nothing at this path. The routes are described at /docs and /openapi.json."
+_INTERNAL: Final = "Something went wrong on the server. It was logged under this request_id."
+
+_VALIDATION_CODES: Final = {
+    "Unknown field.": "unknown_field",
+    "Missing data for required field.": "missing",
+    "Field may not be null.": "missing",
+}
+
+
+def register_errors(app: Flask) -> None:
+    """Answer every error of the application as a problem."""
+    app.register_error_handler(ChurnError, _on_ours)
+    app.register_error_handler(HTTPException, _on_http)
+    app.register_error_handler(Exception, _on_bug)
+
+
+def problem(
+    status: int,
+    code: str,
+    detail: str,
+    *,
+    errors: Sequence[Mapping[str, Any]] = (),
+    headers: Mapping[str, str] | None = None,
+) -> Response:
+    """Build an RFC 9457 answer and count it."""
+    ERRORS.labels(error_type=code).inc()
+    body: dict[str, Any] = {
+        "type": f"urn:problem:churn:{code}",
+        "title": HTTPStatus(status).phrase,
+        "status": int(status),
+        "detail": detail,
+        "instance": request.path,
+        "code": code,
+        "request_id": g.get("request_id"),
+    }
+    if errors:
+        body["errors"] = list(errors)
+    return Response(json.dumps(body), status=status, headers=headers, mimetype=MEDIA_TYPE_PROBLEM)
+
+
+def faults_of(messages: Any, *, pointer: str = "") -> Iterator[dict[str, Any]]:
+    """Flatten marshmallow's nested messages into single faults, each with its JSON pointer."""
+    if isinstance(messages, Mapping):
+        for name, inner in messages.items():
+            yield from faults_of(inner, pointer=pointer if name == "_schema" else f"{pointer}/{_escaped(name)}")
+        return
+    for message in messages if isinstance(messages, list) else [messages]:
+        said = str(message)
+        yield {"pointer": pointer, "code": _VALIDATION_CODES.get(said, "invalid_value"), "message": said}
+
+
+def _escaped(name: object) -> str:
+    # RFC 6901; a lone surrogate of the caller's JSON has no UTF-8 form, hence the second step.
+    pointer = str(name).replace("~", "~0").replace("/", "~1")
+    return pointer.encode("utf-8", "backslashreplace").decode()
+
+
+def _on_ours(error: ChurnError) -> Response:
+    if isinstance(error, ApiError):
+        headers = _retry_after(error.status)
+        return problem(error.status, error.code, error.detail, errors=error.errors, headers=headers)
+    known = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
+    if known is None:
+        return _on_bug(error)
+    status, code = known
+    detail = next((said for kind, said in _SAID_INSTEAD.items() if isinstance(error, kind)), str(error))
+    if status == HTTPStatus.SERVICE_UNAVAILABLE:
+        _log.warning("unavailable", error_type=type(error).__name__, reason=str(error))
+    return problem(status, getattr(error, "code", code), detail, headers=_retry_after(status))
+
+
+def _retry_after(status: int) -> dict[str, str]:
+    return {"Retry-After": str(RETRY_AFTER_S)} if status == HTTPStatus.SERVICE_UNAVAILABLE else {}
+
+
+def _on_http(error: HTTPException) -> Response:
+    """Translate the errors of Flask, Werkzeug and webargs."""
+    response = error.get_response()
+    status = error.code or response.status_code
+    if status < HTTPStatus.BAD_REQUEST:
+        return Response(response.response, status, response.headers)
+    code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
+    messages = getattr(error, "data", {}).get("messages")
+    if messages:
+        return problem(status, "invalid_parameters", "A parameter is not valid.", errors=list(_parameters(messages)))
+    kept = {name: value for name, value in response.headers.items() if name in ("Allow", "Retry-After", "WWW-Authenticate")}
+    detail = _NO_ROUTE if isinstance(error, NoRoute) and request.routing_exception is error else str(error.description)
+    return problem(status, code, detail, headers=kept)
+
+
+def _parameters(messages: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
+    """The faults of query parameters, named by parameter instead of by pointer."""
+    for location, inner in messages.items():
+        for fault in faults_of(inner):
+            name = fault.pop("pointer").lstrip("/")
+            yield {**({"parameter": name} if location == "query" else {"pointer": f"/{name}"}), **fault}
+
+
+def _on_bug(error: Exception) -> Response:
+    if is_pool_exhausted(error):
+        return _on_ours(DatabaseUnavailable("every pooled connection is in use"))
+    _log.error("request failed", exc_info=error)
+    return problem(HTTPStatus.INTERNAL_SERVER_ERROR, "internal_error", _INTERNAL)

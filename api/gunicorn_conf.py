@@ -1,0 +1,78 @@
+"""gunicorn's configuration: `gunicorn --config api/gunicorn_conf.py "api.app:create_app()"`.
+
+The application is built in each worker, after the fork: no connection, thread or lock is shared between processes.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import signal
+import tempfile
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+from api.logs import logging_config
+from settings import load_settings
+
+# prometheus_client chooses how it counts when it is first imported, so it is imported by the workers and the hooks alone, after
+# PROMETHEUS_MULTIPROC_DIR is set below.
+
+_METRICS_PREFIX: Final = "churn-metrics-"
+
+_settings = load_settings()
+
+bind = f"{_settings.host}:{_settings.port}"
+proc_name = _settings.app_name
+worker_class = "gthread"
+workers = _settings.workers
+threads = _settings.api_threads
+preload_app = False
+keepalive = 5
+# Long uploads and long polls run in threads; this bounds only how long a worker's main loop may be stuck.
+timeout = 60
+graceful_timeout = 30
+# The heartbeat file on a disk can block a worker for as long as the disk does.
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+accesslog = None
+logconfig_dict = logging_config(_settings.log_level, _settings.log_format)
+
+_metrics_dir = Path(_settings.prometheus_multiproc_dir or tempfile.mkdtemp(prefix=_METRICS_PREFIX))
+_metrics_dir.mkdir(parents=True, exist_ok=True)
+# A reload reads this file again and finds the directory that it made the first time.
+os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
+
+
+def on_starting(_server: Any) -> None:
+    """Drop the counters of an earlier run: they would be added up with this one's."""
+    for stale in _metrics_dir.glob("*.db"):
+        stale.unlink(missing_ok=True)
+
+
+def post_worker_init(worker: Any) -> None:
+    """Let long polls and event streams end as soon as the worker is asked to stop."""
+    from api.resources import resources
+
+    stopping = resources(worker.app.callable).stopping
+    stop = signal.getsignal(signal.SIGTERM)
+
+    def on_term(number: int, frame: FrameType | None) -> None:
+        stopping.set()
+        if callable(stop):
+            stop(number, frame)
+
+    signal.signal(signal.SIGTERM, on_term)
+
+
+def child_exit(_server: Any, worker: Any) -> None:
+    """Forget the gauges of a worker that is gone; its counters stay in the sum."""
+    from prometheus_client.multiprocess import mark_process_dead
+
+    mark_process_dead(worker.pid)  # type: ignore[no-untyped-call]
+
+
+def on_exit(_server: Any) -> None:
+    """Remove the directory of the counters if it was made here."""
+    if _metrics_dir.name.startswith(_METRICS_PREFIX):
+        shutil.rmtree(_metrics_dir, ignore_errors=True)

@@ -1,0 +1,66 @@
+"""Is this process alive, and may it get traffic?
+
+Alive means that it answers. Ready means that Postgres is reachable and stands at this code's schema. Redis away is `degraded`
+and still ready: a submit commits in Postgres, and its hints are published when Redis is back.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from redis.exceptions import RedisError
+
+from api.errors import NotReady
+from api.nouns import Noun
+from api.resources import resources
+from db.errors import DatabaseUnavailable, SchemaMismatch
+from db.schema import check_revision
+from schemas.problem import HealthSchema
+
+health = Noun("health", __name__, description="Liveness and readiness of this process.")
+
+
+@health.get("/health/live")
+@health.response(200, HealthSchema)
+def get_liveness() -> dict[str, Any]:
+    """Answer whenever the process runs."""
+    return {"status": "alive", "checks": {}}
+
+
+@health.get("/health/ready")
+@health.response(200, HealthSchema)
+@health.problems(_503="Not ready.")
+def get_readiness() -> dict[str, Any]:
+    """Answer 200 if requests can be served: Postgres is reachable and at the right revision."""
+    return _readiness()
+
+
+@health.get("/health")
+@health.response(200, HealthSchema)
+@health.problems(_503="Not ready.")
+def get_health() -> dict[str, Any]:
+    """The same as readiness, under the short name."""
+    return _readiness()
+
+
+def _readiness() -> dict[str, Any]:
+    _check_postgres()
+    redis = _redis_state()
+    return {"status": "ready" if redis == "ok" else "degraded", "checks": {"postgres": "ok", "schema": "ok", "redis": redis}}
+
+
+def _check_postgres() -> None:
+    try:
+        check_revision(resources().engine)
+    except SchemaMismatch as exc:
+        raise NotReady(str(exc), code="schema_mismatch") from exc
+    except DatabaseUnavailable as exc:
+        raise NotReady("Postgres cannot be reached.", code="database_unavailable") from exc
+
+
+def _redis_state() -> str:
+    try:
+        resources().redis.ping()
+    except RedisError:
+        return "unreachable"
+    return "ok"

@@ -1,0 +1,88 @@
+"""Structured logs: one line an event, JSON or for the console, from our code and from the libraries alike.
+
+A line holds what we chose to name. Exceptions are logged by type and stack without their text, because the text of a driver's
+or a parser's exception may repeat a customer's data.
+"""
+
+from __future__ import annotations
+
+import logging
+import logging.config
+import sys
+import traceback
+from collections.abc import MutableMapping
+from types import TracebackType
+from typing import Any, Final
+
+import structlog
+from structlog.typing import Processor
+
+MAX_FRAMES: Final = 30
+
+
+def configure_logs(level: str, log_format: str) -> None:
+    """Send every log line of this process to stderr.
+
+    Parameters
+    ----------
+    level : str
+        DEBUG, INFO, WARNING or ERROR.
+    log_format : str
+        "json" or "console".
+    """
+    # A line that cannot be written (the disk is full) is lost; to print the reason would itself print the line's values.
+    logging.raiseExceptions = False
+    logging.config.dictConfig(logging_config(level, log_format))
+    structlog.configure(
+        processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
+        logger_factory=structlog.stdlib.LoggerFactory(),
+        wrapper_class=structlog.stdlib.BoundLogger,
+        cache_logger_on_first_use=False,
+    )
+
+
+def logging_config(level: str, log_format: str) -> dict[str, Any]:
+    """The `logging.config.dictConfig` of both ours and gunicorn's loggers."""
+    renderer = structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    return {
+        "version": 1,
+        "disable_existing_loggers": False,
+        "formatters": {
+            "structured": {
+                "()": structlog.stdlib.ProcessorFormatter,
+                "foreign_pre_chain": _shared(),
+                "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            }
+        },
+        "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
+        "root": {"level": level, "handlers": ["stderr"]},
+        # The level alone: gunicorn's own handlers would print each of its lines a second time.
+        "loggers": {"gunicorn.error": {"level": level, "handlers": [], "propagate": True}},
+    }
+
+
+def _shared() -> list[Processor]:
+    return [
+        structlog.contextvars.merge_contextvars,
+        structlog.stdlib.add_log_level,
+        structlog.stdlib.add_logger_name,
+        structlog.processors.TimeStamper(fmt="iso", utc=True),
+        _stack_without_text,
+    ]
+
+
+def _stack_without_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Replace an exception by its type and its frames."""
+    found = event.pop("exc_info", None)
+    if found is True:
+        found = sys.exc_info()
+    error = found[1] if isinstance(found, tuple) else found
+    if isinstance(error, BaseException):
+        event["error_type"] = type(error).__name__
+        event["frames"] = _frames(error.__traceback__)
+    return event
+
+
+def _frames(trace: TracebackType | None) -> list[str]:
+    frames = traceback.extract_tb(trace)[-MAX_FRAMES:]
+    return [f"{frame.filename}:{frame.lineno} {frame.name}" for frame in frames]

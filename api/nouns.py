@@ -1,0 +1,58 @@
+"""The blueprint of a noun: flask-smorest's, with types, and with parameters that refuse what they do not know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+
+import flask_smorest
+from marshmallow import RAISE, Schema
+
+View = TypeVar("View", bound=Callable[..., Any])
+
+
+class Door(Protocol):
+    """A decorator that leaves the view's type as it is."""
+
+    def __call__(self, view: View, /) -> View: ...
+
+
+MEDIA_TYPE_PROBLEM: Final = "application/problem+json"
+
+
+class Noun(flask_smorest.Blueprint):  # type: ignore[misc]
+    """The routes of one noun."""
+
+    if TYPE_CHECKING:
+
+        def get(self, rule: str, **options: Any) -> Door: ...
+        def post(self, rule: str, **options: Any) -> Door: ...
+        def put(self, rule: str, **options: Any) -> Door: ...
+        def delete(self, rule: str, **options: Any) -> Door: ...
+        def doc(self, **kwargs: Any) -> Door: ...
+        def response(self, status_code: int, schema: type[Schema] | None = None, **kwargs: Any) -> Door: ...
+        def alt_response(self, status_code: int, response: str | None = None, **kwargs: Any) -> Door: ...
+        def arguments(self, schema: type[Schema], **kwargs: Any) -> Door: ...
+
+    def query(self, schema: type[Schema]) -> Door:
+        """Parse the query into the view's first argument; an unknown parameter is refused: most often it is a misspelt one."""
+        return self.arguments(schema, location="query", unknown=RAISE)
+
+    def problems(self, **reasons: str) -> Door:
+        """Document the errors of a view: `problems(_404="No such batch.")`."""
+
+        def decorate(view: View) -> View:
+            for status, reason in reversed(reasons.items()):
+                view = self.alt_response(
+                    int(status.lstrip("_")), schema="Problem", content_type=MEDIA_TYPE_PROBLEM, description=reason
+                )(view)
+            return view
+
+        return decorate
+
+
+def headers(**described: str) -> dict[str, Mapping[str, Any]]:
+    """Describe an answer's headers for OpenAPI: `headers(retry_after="Seconds to wait.")`."""
+    return {
+        name.replace("_", "-").title(): {"description": text, "schema": {"type": "string"}} for name, text in described.items()
+    }

@@ -1,0 +1,98 @@
+"""The shell around the views: health without stores, docs that work offline, headers, metrics."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+
+from api.app import create_app
+from settings import load_settings
+from tests.unit.api.conftest import NOWHERE
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/api/v1/health/live"])
+def test_a_process_is_alive_without_its_stores(client: FlaskClient, path: str) -> None:
+    assert client.get(path).get_json() == {"status": "alive", "checks": {}}
+
+
+@pytest.mark.parametrize("path", ["/health", "/health/ready", "/api/v1/health", "/api/v1/health/ready"])
+def test_a_process_without_postgres_is_not_ready(client: FlaskClient, path: str) -> None:
+    response = client.get(path)
+    assert response.status_code == 503
+    assert response.headers["Retry-After"]
+    assert response.get_json(force=True)["code"] == "database_unavailable"
+
+
+@pytest.mark.parametrize("prefix", ["", "/api/v1"])
+def test_the_docs_page_needs_no_other_server(client: FlaskClient, prefix: str) -> None:
+    page = client.get(f"{prefix}/docs").text
+    parts = re.findall(r'(?:src|href|data-openapi)="([^"]+)"', page)
+    assert len(parts) >= 5
+    for part in parts:
+        assert part.startswith(f"{prefix}/")
+        assert client.get(part).status_code == 200
+    assert "<script>" not in page  # the page's own policy forbids inline scripts
+
+
+def test_openapi_describes_problems_and_is_the_same_under_the_prefix(client: FlaskClient) -> None:
+    described = client.get("/openapi.json").get_json()
+    assert described == client.get("/api/v1/openapi.json").get_json()
+    assert described["openapi"].startswith("3.")
+    assert "request_id" in described["components"]["schemas"]["Problem"]["properties"]
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/nope", "/docs", "/metrics"])
+def test_every_answer_carries_the_security_headers(client: FlaskClient, path: str) -> None:
+    headers = client.get(path).headers
+    assert headers["X-Content-Type-Options"] == "nosniff"
+    assert headers["X-Frame-Options"] == "DENY"
+    assert "default-src 'none'" in headers["Content-Security-Policy"]
+    assert headers["Referrer-Policy"] == "no-referrer"
+    assert headers["Cache-Control"]
+
+
+def test_a_listed_origin_may_call_and_read(client: FlaskClient) -> None:
+    response = client.get("/health/live", headers={"Origin": "https://app.example"})
+    assert response.headers["Access-Control-Allow-Origin"] == "https://app.example"
+    assert "Location" in response.headers["Access-Control-Expose-Headers"]
+
+
+def test_another_origin_may_not(client: FlaskClient) -> None:
+    response = client.get("/health/live", headers={"Origin": "https://evil.example"})
+    assert "Access-Control-Allow-Origin" not in response.headers
+    assert "Origin" in response.headers["Vary"]
+
+
+def test_an_untrusted_host_is_refused() -> None:
+    app = create_app(load_settings(NOWHERE | {"TRUSTED_HOSTS": "api.example"}))
+    refused = app.test_client().get("/health/live", headers={"Host": "evil.example"})
+    assert (refused.status_code, refused.content_type) == (400, "application/problem+json")
+    assert app.test_client().get("/health/live", headers={"Host": "api.example"}).status_code == 200
+
+
+@pytest.mark.parametrize("path", ["/metrics", "/api/v1/metrics"])
+def test_requests_are_counted_by_rule_and_errors_by_code(client: FlaskClient, path: str) -> None:
+    client.get("/health/live")
+    client.get("/nope/canary")
+    text = client.get(path).text
+    assert re.search(r'ml_api_requests_total\{endpoint="/health/live",method="GET",status="200"\} \d', text)
+    assert re.search(r'ml_api_request_duration_seconds_bucket\{endpoint="/health/live",le="0.005",method="GET"\} \d', text)
+    assert re.search(r'ml_api_errors_total\{error_type="not_found"\} \d', text)
+    assert "canary" not in text
+
+
+def test_a_made_up_method_becomes_no_label(client: FlaskClient) -> None:
+    client.open("/health/live", method="CANARY")
+    assert "CANARY" not in client.get("/metrics").text
+
+
+def test_a_trailing_slash_is_no_other_path(client: FlaskClient) -> None:
+    assert client.get("/health/live/").status_code == 200
+
+
+def test_settings_without_effect_are_reported(app: Flask, capfd: pytest.CaptureFixture[str]) -> None:
+    create_app(load_settings(NOWHERE | {"CACHE_TTL_SECONDS": "60"}))
+    assert "CACHE_TTL_SECONDS" in capfd.readouterr().err
