@@ -82,6 +82,8 @@ def make_engine(
         },
         pool_pre_ping=pooled,
         json_serializer=to_json,
+        # An error's text would otherwise repeat the customers that were bound to its statement.
+        hide_parameters=True,
         **pool,
     )
     event.listen(engine, "handle_error", _wrap)
@@ -100,10 +102,12 @@ def to_json(value: object) -> str:
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
 
 
-def _wrap(context: ExceptionContext) -> None:
+def _wrap(context: ExceptionContext) -> DatabaseUnavailable | None:
+    # SQLAlchemy raises what the hook returns; `context.chained_exception` is only for the hooks that follow.
     original = context.original_exception
     if isinstance(original, _PASSING) or (isinstance(original, psycopg2.OperationalError) and original.pgcode is None):
-        context.chained_exception = DatabaseUnavailable(str(original).strip().splitlines()[0] if str(original) else "lost")
+        return DatabaseUnavailable(str(original).strip().splitlines()[0] if str(original) else "lost")
+    return None
 
 
 def ping(conn: Connection) -> None:
