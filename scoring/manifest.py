@@ -127,7 +127,7 @@ def _from_document(document: Mapping[str, Any]) -> Manifest:
         created_at=datetime.fromisoformat(document["created_at"]),
         calibration=Calibration.from_json(document["calibration"]),
         thresholds=RiskThresholds(**document["thresholds"]),
-        metrics={name: float(value) for name, value in document["metrics"].items()},
+        metrics=dict(document["metrics"]),
         training=dict(document["training"]),
         reference=Reference(
             np.array(reference["matrix"], dtype=np.float64).reshape(-1, len(FEATURES)),  # None becomes NaN.

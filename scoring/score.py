@@ -74,15 +74,16 @@ class Scorer:
         Raises
         ------
         ModelError
-            If a probability is not a number in [0, 1]: such a row would sort into the highest band unnoticed.
+            If the booster returns anything but a number in [0, 1]: NaN would sort into the highest band unnoticed.
         """
         probability = self._probability(matrix)
-        if not bool(((probability >= 0.0) & (probability <= 1.0)).all()):
-            raise ModelError(f"model {self.version} returned a probability that is not a number in [0, 1]")
         return Scores(probability, categorise(probability, self.thresholds), np.maximum(probability, 1.0 - probability))
 
     def _probability(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
-        return self._calibration.apply(self._engine.predict(matrix))
+        raw = self._engine.predict(matrix)
+        if not ((raw >= 0.0) & (raw <= 1.0)).all():
+            raise ModelError(f"model {self.version} returned a probability that is not a number in [0, 1]")
+        return self._calibration.apply(raw)
 
     def _check_reference(self, bundle: ModelBundle) -> None:
         reference = bundle.manifest.reference
