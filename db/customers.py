@@ -39,10 +39,15 @@ _UPSERT = text(f"""
      WHERE c.updated_at <= excluded.updated_at
 """)
 
+# The row is written only where a value differs, and never over values that were submitted later.
 _PUT = text(f"""
-    INSERT INTO customers AS c ({_NAMES}, updated_at) VALUES ({", ".join(f":{name}" for name in COLUMNS)}, clock_timestamp())
+    INSERT INTO customers AS c ({_NAMES}, updated_at)
+    VALUES ({", ".join(f":{name}" for name in COLUMNS)}, coalesce(CAST(:submitted_at AS timestamptz), clock_timestamp()))
         ON CONFLICT (customer_id) DO UPDATE
        SET ({_FEATURES}, updated_at) = ({", ".join(f"excluded.{name}" for name in FEATURE_NAMES)}, excluded.updated_at)
+     WHERE c.updated_at <= excluded.updated_at
+       AND ({", ".join(f"c.{name}" for name in FEATURE_NAMES)})
+           IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in FEATURE_NAMES)})
     RETURNING (xmax = 0) AS created
 """)
 
@@ -92,9 +97,15 @@ def get_customer(conn: Connection, customer_id: str) -> StoredCustomer:
     return StoredCustomer(values, row.created_at, row.updated_at)
 
 
-def put_customer(conn: Connection, customer: Mapping[str, Any]) -> bool:
-    """Write one customer's latest values; True when the customer is new."""
-    return bool(conn.execute(_PUT, dict(customer)).scalar_one())
+def put_customer(conn: Connection, customer: Mapping[str, Any], *, submitted_at: datetime | None = None) -> bool:
+    """Write one customer's latest values where something changed; True when the customer is new.
+
+    Parameters
+    ----------
+    submitted_at : datetime, optional
+        When the values were submitted; None for now.
+    """
+    return bool(conn.execute(_PUT, {**customer, "submitted_at": submitted_at}).scalar_one_or_none())
 
 
 def delete_customer(conn: Connection, customer_id: str, *, keep_history: bool) -> None:

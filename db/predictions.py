@@ -28,6 +28,11 @@ STORED_COLUMNS: Final = (
 
 _COPY: Final = f"COPY prediction_history ({', '.join(STORED_COLUMNS)}) FROM STDIN (FORMAT csv)"
 
+_STORE_ONE = text("""
+    INSERT INTO prediction_history (id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt)
+    VALUES (:id, :customer_id, :churn_probability, :confidence_score, :risk_category, :model_version, :attempt)
+""")
+
 RESULT_COLUMNS: Final = (
     "row",
     "customer_id",
@@ -81,9 +86,27 @@ class StoredPrediction:
     attempt: int
 
 
+@dataclass(frozen=True, slots=True)
+class NewPrediction:
+    """A single prediction to be stored."""
+
+    id: int
+    customer_id: str
+    churn_probability: float
+    confidence_score: float
+    risk_category: str
+    model_version: str
+    attempt: int
+
+
 def store_predictions(conn: Connection, rows: BinaryIO) -> int:
     """Write predictions as one set: CSV in STORED_COLUMNS order, without a header."""
     return copy_in(conn, _COPY, rows)
+
+
+def store_prediction(conn: Connection, new: NewPrediction) -> None:
+    """Write one single prediction."""
+    conn.execute(_STORE_ONE, {name: getattr(new, name) for name in NewPrediction.__slots__})
 
 
 def results_page(conn: Connection, batch: Batch, *, first_row: int, limit: int) -> bytes:

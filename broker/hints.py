@@ -1,0 +1,141 @@
+"""Publishing: moves what is due in the ledger onto the queue, off the critical path and in bounded time.
+
+A submit commits and returns; its hint follows from a background thread. If Redis does not take it, the mark in the ledger is
+taken back and the rescuer of any worker publishes it later: Redis can delay work, never lose it.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass
+from typing import Any, Final
+
+import redis
+import structlog
+from celery import Celery
+from kombu.exceptions import OperationalError
+from sqlalchemy import Engine
+
+from db.errors import DatabaseUnavailable
+from db.hints import ChunkHint, PlanHint, due_chunks, due_plans, due_requests, unpublish
+from schemas.messages import PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH, batch_queue
+from settings import Settings
+
+Hint = ChunkHint | PlanHint | int
+"""Work to be done: a chunk to score, a batch to validate, or the id of a single prediction."""
+
+_log: Final = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Window:
+    """How much work may stand in the queue at once; see db.hints."""
+
+    chunks: int
+    chunks_of_batch: int
+    republish_s: float
+
+    @classmethod
+    def of(cls, settings: Settings) -> Window:
+        """The window that the settings ask for."""
+        return cls(settings.dispatch_window, settings.batch_window, settings.republish_after_seconds)
+
+
+def publish_due(engine: Engine, producer: Celery, window: Window) -> int:
+    """Publish all that is due.
+
+    Returns
+    -------
+    int
+        Hints that the queue took.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        The ledger cannot be read now.
+    """
+    with engine.begin() as conn:
+        hints: list[Hint] = [*due_requests(conn, republish_s=window.republish_s)]
+        hints += due_plans(conn, republish_s=window.republish_s)
+        hints += due_chunks(conn, window=window.chunks, batch_window=window.chunks_of_batch, republish_s=window.republish_s)
+    for sent, hint in enumerate(hints):
+        if not publish(producer, hint):
+            # The broker does not answer: the rest would only wait for the same timeout.
+            with engine.begin() as conn:
+                unpublish(conn, hints[sent:])
+            return sent
+    return len(hints)
+
+
+def publish(producer: Celery, hint: Hint) -> bool:
+    """Send one hint; False when the broker did not take it within its timeout."""
+    name, arguments, queue = _message(hint)
+    try:
+        producer.send_task(name, args=arguments, queue=queue, retry=False)
+    except (OperationalError, redis.RedisError, OSError) as exc:
+        _log.warning("hint not published", task=name, reason=f"{type(exc).__name__}: {exc}")
+        return False
+    return True
+
+
+def _message(hint: Hint) -> tuple[str, list[Any], str]:
+    match hint:
+        case ChunkHint(batch_id, chunk_no, priority):
+            return SCORE_CHUNK, [batch_id, chunk_no], batch_queue(priority)
+        case PlanHint(batch_id, priority):
+            return VALIDATE_BATCH, [batch_id], batch_queue(priority)
+        case int(prediction_id):
+            # As a string, because Flower's JavaScript would round it.
+            return SCORE_CUSTOMER, [str(prediction_id)], PREDICTIONS_QUEUE
+
+
+class Publisher:
+    """A background thread that publishes what is due whenever it is nudged.
+
+    One a process, made after the fork; the thread starts with the first nudge. Nudges that come while it works melt into one.
+    """
+
+    def __init__(self, engine: Engine, producer: Celery, window: Window) -> None:
+        self._engine = engine
+        self._producer = producer
+        self._window = window
+        self._due = threading.Event()
+        self._start = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._stopping = False
+
+    def nudge(self) -> None:
+        """Say that there is new work; returns at once."""
+        self._due.set()
+        with self._start:
+            if self._thread is None and not self._stopping:
+                self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
+                self._thread.start()
+
+    def publish_request(self, prediction_id: int) -> None:
+        """Send a single prediction's hint now, for its client is waiting; a failure leaves it to the rescuer."""
+        if not publish(self._producer, prediction_id):
+            with self._engine.begin() as conn:
+                unpublish(conn, [prediction_id])
+
+    def close(self) -> None:
+        """Stop the thread after the round it is in."""
+        with self._start:
+            self._stopping = True
+        self._due.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while True:
+            self._due.wait()
+            self._due.clear()
+            if self._stopping:
+                return
+            try:
+                publish_due(self._engine, self._producer, self._window)
+            except DatabaseUnavailable as exc:
+                _log.warning("nothing published: the database is away", reason=str(exc))
+            except Exception:  # noqa: BLE001 - see below
+                # The rescuer publishes in our stead; a thread that died of a surprise would be missed by nobody.
+                _log.exception("publishing failed")

@@ -1,0 +1,91 @@
+"""Celery's settings, mapped from ours. The queue carries hints only, so everything here favours bounded waits over delivery."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from kombu import Queue
+
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH
+from settings import Settings
+
+PLAN_TIME_LIMIT_S: Final = 3600
+"""An upload of the largest size is read well within it."""
+
+_VISIBILITY_TIMEOUT_S: Final = 2 * PLAN_TIME_LIMIT_S
+
+
+def producer_config(settings: Settings) -> dict[str, Any]:
+    """For processes that publish: a frozen or missing Redis costs at most about two broker timeouts, then an error."""
+    timeout_s = settings.broker_timeout_seconds
+    return {
+        **_common(settings),
+        "broker_connection_timeout": timeout_s,
+        "task_publish_retry": False,
+        "broker_transport_options": {
+            **_transport(),
+            "socket_timeout": timeout_s,
+            "socket_connect_timeout": timeout_s,
+            "retry_on_timeout": False,
+            "max_retries": 1,
+            "interval_start": 0,
+            "interval_step": 0,
+        },
+    }
+
+
+def worker_config(settings: Settings) -> dict[str, Any]:
+    """For processes that consume.
+
+    A hint is acknowledged when its task starts: a lost one is published again from the ledger, whereas a late acknowledgement
+    would only have Redis deliver it a second time after the visibility timeout.
+    """
+    lease_s = settings.lease_seconds
+    return {
+        **_common(settings),
+        "task_acks_late": False,
+        "task_reject_on_worker_lost": False,
+        "worker_prefetch_multiplier": 1,
+        "worker_send_task_events": True,
+        "worker_hijack_root_logger": False,
+        "worker_redirect_stdouts": False,
+        "broker_connection_retry_on_startup": True,
+        "broker_connection_max_retries": None,
+        "worker_cancel_long_running_tasks_on_connection_loss": False,
+        # A hung predict is killed before its lease lapses, so that its chunk is never scored twice at once.
+        "task_annotations": {
+            SCORE_CHUNK: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9},
+            SCORE_CUSTOMER: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9},
+            VALIDATE_BATCH: {"soft_time_limit": PLAN_TIME_LIMIT_S - 60, "time_limit": PLAN_TIME_LIMIT_S},
+        },
+        "broker_transport_options": {
+            **_transport(),
+            "queue_order_strategy": "workers.fairness:SharedPriority",
+            # Longer than the one second for which kombu's BRPOP waits, so that an idle queue is no error.
+            "socket_timeout": 10,
+            "socket_connect_timeout": 5,
+            "health_check_interval": 10,
+        },
+    }
+
+
+def _common(settings: Settings) -> dict[str, Any]:
+    return {
+        "broker_url": settings.redis_url,
+        "result_backend": None,
+        "task_ignore_result": True,
+        "task_serializer": "json",
+        "accept_content": ["json"],
+        "event_serializer": "json",
+        "task_send_sent_event": True,
+        "task_queues": [Queue(name) for name in (*BATCH_QUEUES, PREDICTIONS_QUEUE)],
+        "task_default_queue": BATCH_QUEUES[2],
+        "task_create_missing_queues": False,
+        "enable_utc": True,
+        "timezone": "UTC",
+    }
+
+
+def _transport() -> dict[str, Any]:
+    # One list a queue: our queues are the priorities, so kombu's emulation of more inside each would only add keys to poll.
+    return {"visibility_timeout": _VISIBILITY_TIMEOUT_S, "priority_steps": [0], "socket_keepalive": True}

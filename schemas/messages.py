@@ -1,0 +1,30 @@
+"""The messages between the API and the workers: task names as people read them in Flower, and the queues that carry them.
+
+A message is a hint and holds ids only, never a customer's data: the work itself lies in Postgres.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from schemas.states import Priority
+
+SCORE_CHUNK: Final = "score chunk"
+"""Arguments: batch_id, chunk_no."""
+
+VALIDATE_BATCH: Final = "validate batch"
+"""Arguments: batch_id."""
+
+SCORE_CUSTOMER: Final = "score customer"
+"""Arguments: prediction id, as a string."""
+
+PREDICTIONS_QUEUE: Final = "predictions"
+"""Single predictions, consumed by workers of their own, so that they never wait behind a batch."""
+
+BATCH_QUEUES: Final = tuple(f"batches.{priority}" for priority in Priority)
+"""One queue a priority, the most pressing first."""
+
+
+def batch_queue(priority: Priority) -> str:
+    """The queue that carries a batch's hints."""
+    return f"batches.{priority}"

@@ -1,0 +1,206 @@
+"""Scoring one chunk: claim, read, score, and close in one transaction; whatever happens in between, the ledger stays true."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections import Counter
+from collections.abc import Iterator
+from typing import Final
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.compute as pc
+import structlog
+from sqlalchemy import Connection
+
+from db.chunks import (
+    ChunkClaim,
+    claim_chunk,
+    close_chunk,
+    count_chunk,
+    is_closed_by,
+    release_chunk,
+    renew_chunk,
+)
+from db.customers import copy_customers, hold_deletions, upsert_customers
+from db.errors import DatabaseUnavailable, FenceLost
+from db.predictions import store_predictions
+from db.row_errors import RowError, store_row_errors
+from intake.chunks import decode
+from scoring.errors import ModelError, Transient
+from scoring.features import CUSTOMER_ID, Code
+from scoring.score import Scorer, Scores
+from scoring.table import IDS_SCHEMA, ROW
+from workers import metrics
+from workers.quarantine import quarantine
+from workers.resources import Resources
+from workers.rows import customer_rows, prediction_rows, risk_counts
+from workers.stored import select_stored
+
+_SLICE_ROWS: Final = 5_000
+"""Rows scored between two looks at the lease: a fraction of a second with any sane model."""
+
+_MODEL_BACKOFF_S: Final = 5.0
+_BACKOFF_S: Final = 1.0
+
+_NO_SCORES: Final = Scores(np.empty(0), np.empty(0, np.int8), np.empty(0))
+
+_log: Final = structlog.get_logger(__name__)
+
+
+def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
+    """Score the chunk that a hint names, if it is there to be scored; then fill the window of hints again."""
+    with resources.engine.begin() as conn:
+        lease_s = resources.settings.lease_seconds
+        claim = claim_chunk(conn, batch_id, chunk_no, lease_s=lease_s, worker=resources.worker)
+    if claim is None:
+        return  # A duplicate hint, or the batch was paused or cancelled.
+    log = _log.bind(batch_id=batch_id, chunk_no=chunk_no, attempt=claim.attempt, request_id=claim.request_id)
+    try:
+        with metrics.chunk_seconds():
+            _score_claimed(resources, claim)
+        log.info("chunk scored", rows=claim.n_rows)
+    except FenceLost:
+        log.warning("chunk belongs to another attempt; results dropped")
+    except ModelError as exc:
+        # The chunk is not to blame: it stays pending, and its attempts are not used up, until the model is mended.
+        log.error("model not usable", model_version=claim.model_version, reason=str(exc))  # noqa: TRY400 - says it all
+        _release(resources, claim, exc, backoff_s=_MODEL_BACKOFF_S, counts=False)
+    except Transient as exc:
+        log.warning("chunk given back", reason=str(exc))
+        _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt))
+    except Exception as exc:
+        log.exception("chunk failed")
+        _fail(resources, claim, exc)
+    resources.publish_due()
+
+
+def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
+    scorer = resources.scorer(claim.model_version)
+    wanted = decode(claim.payload)
+    is_upload = wanted.schema.names != IDS_SCHEMA.names
+    customers = wanted if is_upload else _read_stored(resources, wanted)
+    scores = _score(resources, claim, scorer, customers) if customers.num_rows else _NO_SCORES
+    try:
+        with resources.engine.begin() as conn:
+            ended, counts = _close(conn, claim, wanted, customers, scores, is_upload=is_upload)
+    except DatabaseUnavailable:
+        # The connection may have broken after Postgres committed; only Postgres knows.
+        if not _is_closed(resources, claim):
+            raise
+        return
+    metrics.chunk_closed(claim, counts, ended=ended)
+
+
+def _read_stored(resources: Resources, wanted: pa.Table) -> pa.Table:
+    with resources.engine.connect() as conn:
+        copied = copy_customers(conn, wanted.column(CUSTOMER_ID).to_pylist())
+    return select_stored(copied, wanted)
+
+
+def _score(resources: Resources, claim: ChunkClaim, scorer: Scorer, customers: pa.Table) -> Scores:
+    # The lease is renewed from this loop and not from a thread, so that a hung predict does not look alive.
+    lease_s = resources.settings.lease_seconds
+    renewed = time.monotonic()
+    parts: list[Scores] = []
+    for part in _slices(customers):
+        with metrics.inference_seconds():
+            parts.append(scorer.score(part))
+        if time.monotonic() - renewed > lease_s / 3:
+            with resources.engine.begin() as conn:
+                renew_chunk(conn, claim, lease_s=lease_s)
+            renewed = time.monotonic()
+    return Scores(
+        np.concatenate([p.churn_probability for p in parts]),
+        np.concatenate([p.risk for p in parts]),
+        np.concatenate([p.confidence for p in parts]),
+    )
+
+
+def _slices(customers: pa.Table) -> Iterator[pa.Table]:
+    yield customers.slice(0, _SLICE_ROWS)
+    for start in range(_SLICE_ROWS, customers.num_rows, _SLICE_ROWS):
+        yield customers.slice(start, _SLICE_ROWS)
+
+
+def _close(
+    conn: Connection, claim: ChunkClaim, wanted: pa.Table, customers: pa.Table, scores: Scores, *, is_upload: bool
+) -> tuple[bool, dict[str, int]]:
+    close_chunk(conn, claim)
+    gone = hold_deletions(conn, since=claim.submitted_at)
+    if gone:
+        kept = pc.invert(pc.is_in(customers.column(CUSTOMER_ID), value_set=pa.array(sorted(gone), pa.string())))
+        mask = kept.combine_chunks().to_numpy(zero_copy_only=False)
+        customers = customers.filter(kept)
+        scores = Scores(scores.churn_probability[mask], scores.risk[mask], scores.confidence[mask])
+    errors = _absent(wanted, customers, gone)
+    if is_upload:
+        upsert_customers(conn, customer_rows(customers), submitted_at=claim.submitted_at)
+    rows = prediction_rows(
+        customers,
+        scores,
+        first_prediction_id=claim.first_prediction_id,
+        batch_id=claim.batch_id,
+        attempt=claim.attempt,
+        model_version=claim.model_version,
+    )
+    store_predictions(conn, rows)
+    store_row_errors(conn, claim.batch_id, errors)
+    counts = risk_counts(scores.risk)
+    ended = count_chunk(
+        conn,
+        claim.batch_id,
+        completed=customers.num_rows,
+        failed=len(errors),
+        risk=counts,
+        errors=Counter(error.code for error in errors),
+    )
+    return ended, counts
+
+
+def _absent(wanted: pa.Table, customers: pa.Table, gone: set[str]) -> list[RowError]:
+    if wanted.num_rows == customers.num_rows:
+        return []
+    absent = wanted.filter(pc.invert(pc.is_in(wanted.column(ROW), value_set=customers.column(ROW).combine_chunks())))
+    return [
+        _absence(row, customer_id, deleted=customer_id in gone)
+        for row, customer_id in zip(absent.column(ROW).to_pylist(), absent.column(CUSTOMER_ID).to_pylist(), strict=True)
+    ]
+
+
+def _absence(row: int, customer_id: str, *, deleted: bool) -> RowError:
+    if deleted:
+        message = "the customer was deleted after the batch was submitted"
+        return RowError(row, customer_id, CUSTOMER_ID, Code.CUSTOMER_DELETED, message, customer_id)
+    message = "no stored customer has this id; send the customer in full"
+    return RowError(row, customer_id, CUSTOMER_ID, Code.CUSTOMER_NOT_FOUND, message, customer_id)
+
+
+def _fail(resources: Resources, claim: ChunkClaim, exc: Exception) -> None:
+    if claim.attempt < resources.settings.max_attempts:
+        _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt))
+        return
+    with resources.engine.begin() as conn:
+        quarantine(conn, claim.batch_id, claim.chunk_no, attempt=claim.attempt, error=_describe(exc))
+
+
+def _release(resources: Resources, claim: ChunkClaim, exc: Exception, *, backoff_s: float, counts: bool = True) -> None:
+    try:
+        with resources.engine.begin() as conn:
+            release_chunk(conn, claim, error=_describe(exc), backoff_s=backoff_s, counts=counts)
+    except DatabaseUnavailable:
+        _log.warning("chunk left to its lease", batch_id=claim.batch_id, chunk_no=claim.chunk_no)
+
+
+def _is_closed(resources: Resources, claim: ChunkClaim) -> bool:
+    with resources.engine.connect() as conn:
+        return is_closed_by(conn, claim)
+
+
+def _describe(exc: Exception) -> str:
+    return f"{type(exc).__name__}: {exc}"
+
+
+def _backoff_s(attempt: int) -> float:
+    return _BACKOFF_S * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret

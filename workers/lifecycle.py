@@ -1,0 +1,86 @@
+"""When a worker's parts come and go: checks before the pool, resources after each fork, the rescuer in the parent."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any, Final
+
+import structlog
+from celery import Celery, signals
+
+from broker.app import make_producer
+from db.engine import make_engine
+from db.models import current_model
+from db.schema import check_revision
+from logs import configure_logs
+from scoring.errors import ChurnError
+from settings import Settings
+from workers import metrics
+from workers.rescue import Rescuer, guard_forks
+from workers.resources import Resources, make_resources
+
+_log: Final = structlog.get_logger(__name__)
+
+_process: dict[str, Any] = {}
+"""What this process holds: `resources` in a pool child (or a solo worker), `rescuer` in the parent."""
+
+
+def resources() -> Resources:
+    """This process's resources."""
+    held: Resources = _process["resources"]
+    return held
+
+
+def connect_signals(app: Celery, settings: Settings) -> None:
+    """Hang the worker's life on Celery's signals."""
+    del app  # The signals are global; there is one worker app a process.
+
+    @signals.setup_logging.connect(weak=False)
+    def on_logging(**_: object) -> None:
+        configure_logs(settings.log_level, settings.log_format)
+
+    @signals.celeryd_init.connect(weak=False)
+    def on_init(**_: object) -> None:
+        _check(settings)
+        guard_forks()
+
+    @signals.worker_process_init.connect(weak=False)
+    def on_child(**_: object) -> None:
+        _process["resources"] = made = make_resources(settings, process=os.getpid())
+        _warm(made)
+
+    @signals.worker_process_shutdown.connect(weak=False)
+    def on_child_end(**_: object) -> None:
+        if "resources" in _process:
+            _process.pop("resources").close()
+
+    @signals.worker_ready.connect(weak=False)
+    def on_ready(**_: object) -> None:
+        engine = make_engine(settings.database_url, pooled=False, application_name="churn-rescuer")
+        _process["rescuer"] = rescuer = Rescuer(engine, make_producer(settings), settings)
+        rescuer.start()
+        metrics.serve(settings.worker_metrics_port, address=settings.host)
+
+    @signals.worker_shutting_down.connect(weak=False)
+    def on_stop(**_: object) -> None:
+        if "rescuer" in _process:
+            _process.pop("rescuer").stop()
+
+
+def _check(settings: Settings) -> None:
+    """Refuse to start on a database of another revision, before any message is taken."""
+    engine = make_engine(settings.database_url, pooled=False, application_name="churn-worker-start")
+    check_revision(engine)
+    if settings.prometheus_multiproc_dir:
+        Path(settings.prometheus_multiproc_dir).mkdir(parents=True, exist_ok=True)
+
+
+def _warm(made: Resources) -> None:
+    """Load the champion now, so that no client waits for it; a worker without one still serves batches that pinned another."""
+    try:
+        with made.engine.connect() as conn:
+            version = current_model(conn).version
+        made.scorer(version)
+    except ChurnError as exc:
+        _log.warning("no model loaded at start", reason=str(exc))

@@ -1,0 +1,81 @@
+"""The workers' numbers for Prometheus, right under several processes: each child writes a file, the parent adds them up."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from typing import Final
+
+from prometheus_client import REGISTRY as _ALONE
+from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess, start_http_server
+
+from db.chunks import ChunkClaim
+
+_SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+_PREDICTIONS: Final = Counter("ml_predictions", "Customers scored and stored.", ["model_version", "risk_category", "source"])
+_INFERENCE: Final = Histogram("churn_inference_seconds", "One call of the model.", buckets=(0.0001, 0.0005, 0.001, *_SECONDS))
+_CHUNK: Final = Histogram("churn_chunk_seconds", "A chunk from claim to commit.", buckets=_SECONDS)
+_BATCHES: Final = Counter("churn_batches_ended", "Batches that a chunk of this worker ended.")
+_ROW_ERRORS: Final = Counter("churn_rows_failed", "Rows refused or not scored.", ["code"])
+_RESCUED: Final = Counter("churn_chunks_rescued", "Chunks taken from an attempt whose lease lapsed.", ["outcome"])
+
+
+def inference_seconds() -> AbstractContextManager[object]:
+    """Time one call of the model."""
+    return _INFERENCE.time()
+
+
+def chunk_seconds() -> AbstractContextManager[object]:
+    """Time a chunk."""
+    return _CHUNK.time()
+
+
+def chunk_closed(claim: ChunkClaim, risk: Mapping[str, int], *, ended: bool) -> None:
+    """Count a chunk's predictions once they are committed."""
+    for category, n in risk.items():
+        _PREDICTIONS.labels(claim.model_version, category, "batch").inc(n)
+    if ended:
+        _BATCHES.inc()
+
+
+def predicted(model_version: str, risk_category: str, *, source: str) -> None:
+    """Count one prediction."""
+    _PREDICTIONS.labels(model_version, risk_category, source).inc()
+
+
+def rows_failed(by_code: Mapping[str, int]) -> None:
+    """Count failed rows by code."""
+    for code, n in by_code.items():
+        _ROW_ERRORS.labels(code).inc(n)
+
+
+def rescued(outcome: str) -> None:
+    """Count a rescued chunk; `outcome` is the state it was put into."""
+    _RESCUED.labels(outcome).inc()
+
+
+def serve(port: int, *, address: str) -> None:
+    """Serve /metrics of this worker and all its children; port 0 serves nothing."""
+    if port:
+        start_http_server(port, addr=address, registry=_registry())
+
+
+def forget_process(process: int) -> None:
+    """Drop the gauges of a child that has ended; its counters are kept, for what it did was done."""
+    if _is_multiprocess():
+        multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
+
+
+def _registry() -> CollectorRegistry:
+    if not _is_multiprocess():
+        return _ALONE
+    registry = CollectorRegistry()
+    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
+    return registry
+
+
+def _is_multiprocess() -> bool:
+    # prometheus_client itself decides by this variable, at its import; asking elsewhere could only disagree with it.
+    return bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))

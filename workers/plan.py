@@ -1,0 +1,162 @@
+"""Validating a batch: its input is read once, bad rows are named, good ones are cut into chunks, all in one transaction."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Final
+
+import structlog
+from sqlalchemy import Connection
+
+from db.batches import Batch
+from db.errors import FenceLost
+from db.planning import Plan, PlanClaim, claim_plan, finish_plan, refuse_plan, release_plan, renew_plan, store_chunk
+from db.row_errors import RowError, numbered, store_row_errors
+from intake.chunks import cut
+from intake.slices import RowFault, Slice
+from intake.tally import Tally
+from schemas.states import OnError
+from scoring.errors import DataError, Transient
+from workers.resources import Resources
+from workers.sources import slices_of
+
+_PROGRESS_S: Final = 1.0
+"""How often the reading says how far it is, which also renews its lease."""
+
+_BACKOFF_S: Final = 2.0
+
+_log: Final = structlog.get_logger(__name__)
+
+
+class _Progress:
+    """Says how far a reading is, in transactions of its own, for everyone else sees those at once."""
+
+    def __init__(self, resources: Resources, claim: PlanClaim) -> None:
+        self._resources = resources
+        self._claim = claim
+        self._said = time.monotonic()
+
+    def over(self, slices: Iterator[Slice], tally: Tally) -> Iterator[Slice]:
+        for piece in slices:
+            if time.monotonic() - self._said > _PROGRESS_S:
+                with self._resources.engine.begin() as conn:
+                    renew_plan(conn, self._claim, validated=tally.total, lease_s=self._resources.settings.lease_seconds)
+                self._said = time.monotonic()
+            yield piece
+
+
+class _Refused(DataError):
+    """The input was read to its end and must not be scored; `plan` says what was found."""
+
+    def __init__(self, detail: str, *, code: str, plan: Plan) -> None:
+        super().__init__(detail, code=code)
+        self.plan = plan
+
+
+def validate_batch(resources: Resources, batch_id: str) -> None:
+    """Read the input of the batch that a hint names, if it is there to be read; then publish its first chunks."""
+    with resources.engine.begin() as conn:
+        claim = claim_plan(conn, batch_id, lease_s=resources.settings.lease_seconds)
+    if claim is None:
+        return
+    log = _log.bind(batch_id=batch_id, attempt=claim.attempt, request_id=claim.batch.request_id)
+    try:
+        plan = _plan(resources, claim)
+        log.info("batch validated", rows=plan.total, failed=plan.failed, chunks=plan.chunk_count)
+    except FenceLost:
+        log.warning("batch was cancelled or belongs to another planner")
+    except DataError as exc:
+        log.info("batch refused", code=exc.code)
+        _refuse(resources, claim, exc)
+    except Transient as exc:
+        log.warning("validation given back", reason=str(exc))
+        _release(resources, claim)
+    except Exception:
+        log.exception("validation failed")
+        _fail(resources, claim)
+    resources.publish_due()
+
+
+def _plan(resources: Resources, claim: PlanClaim) -> Plan:
+    batch = claim.batch
+    progress = _Progress(resources, claim)
+    with resources.engine.begin() as conn, slices_of(conn, batch, resources.settings) as slices:
+        tally = Tally()
+        counted = tally.over(slices, lambda faults: _store_faults(conn, batch.batch_id, faults))
+        chunk_count = 0
+        for chunk in cut(progress.over(counted, tally), chunk_rows=resources.settings.chunk_rows):
+            store_chunk(conn, batch.batch_id, chunk)
+            chunk_count += 1
+        plan = Plan(tally.total, tally.failed, chunk_count, tally.errors, tally.warnings)
+        _check(batch, plan)
+        finish_plan(conn, claim, plan)
+    return plan
+
+
+def _check(batch: Batch, plan: Plan) -> None:
+    rate = plan.failed / plan.total if plan.total else 0.0
+    if plan.failed and batch.on_error is OnError.ABORT:
+        raise _Refused(
+            f"{plan.failed:,} of {plan.total:,} rows are not valid, so nothing was scored; correct them (see errors), or "
+            "submit again with on_error=skip to score the others",
+            code="invalid_rows",
+            plan=plan,
+        )
+    if batch.max_error_rate is not None and rate > batch.max_error_rate:
+        raise _Refused(
+            f"{plan.failed:,} of {plan.total:,} rows are not valid, more than max_error_rate={batch.max_error_rate:g} allows, "
+            "so nothing was scored",
+            code="max_error_rate_exceeded",
+            plan=plan,
+        )
+
+
+def _refuse(resources: Resources, claim: PlanClaim, exc: DataError) -> None:
+    # The chunks went with the transaction that _plan left. The faults of a file that was read to its end are read once more
+    # rather than kept in memory: a million bad rows must not cost a gigabyte.
+    try:
+        with resources.engine.begin() as conn:
+            if isinstance(exc, _Refused):
+                _store_all_faults(conn, resources, claim)
+                refuse_plan(conn, claim, code=exc.code, detail=exc.detail, found=exc.plan)
+            else:
+                refuse_plan(conn, claim, code=exc.code, detail=exc.detail)
+    except FenceLost:
+        _log.warning("batch was cancelled or belongs to another planner", batch_id=claim.batch.batch_id)
+    except Transient:
+        _log.warning("refusal left to the next planner", batch_id=claim.batch.batch_id)
+
+
+def _store_all_faults(conn: Connection, resources: Resources, claim: PlanClaim) -> None:
+    batch_id = claim.batch.batch_id
+    progress = _Progress(resources, claim)
+    with slices_of(conn, claim.batch, resources.settings) as slices:
+        tally = Tally()
+        for _ in progress.over(tally.over(slices, lambda faults: _store_faults(conn, batch_id, faults)), tally):
+            pass
+
+
+def _store_faults(conn: Connection, batch_id: str, faults: list[RowFault]) -> None:
+    errors = [RowError(f.row, f.customer_id, f.field, f.code, f.message, f.value) for f in faults]
+    store_row_errors(conn, batch_id, numbered(errors))
+
+
+def _fail(resources: Resources, claim: PlanClaim) -> None:
+    if claim.attempt < resources.settings.max_attempts:
+        _release(resources, claim)
+        return
+    detail = f"the input could not be read in {claim.attempt} attempts because of a fault of ours; nothing was scored"
+    try:
+        with resources.engine.begin() as conn:
+            refuse_plan(conn, claim, code="validation_failed", detail=detail)
+    except (FenceLost, Transient):
+        _log.warning("failure left to the rescuer", batch_id=claim.batch.batch_id)
+
+
+def _release(resources: Resources, claim: PlanClaim) -> None:
+    try:
+        with resources.engine.begin() as conn:
+            release_plan(conn, claim, backoff_s=_BACKOFF_S * 2 ** (claim.attempt - 1))
+    except Transient:
+        _log.warning("batch left to its lease", batch_id=claim.batch.batch_id)

@@ -1,0 +1,110 @@
+"""The rescuer: a thread of every worker's parent process, one of which is elected for each round by an advisory lock.
+
+It gives lapsed chunks back, ends what cannot go on, and publishes what is due but not in the queue, so neither a killed worker
+nor a wiped Redis nor an API that died between commit and publish can strand a batch. There is no singleton to keep alive.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import Final
+
+import structlog
+from celery import Celery
+from sqlalchemy import Engine
+
+from broker.hints import Window, publish_due
+from db.errors import DatabaseUnavailable
+from db.idempotency import purge_keys
+from db.rescue import elect_rescuer, rescue_chunks, rescue_plans, rescue_requests, sweep
+from schemas.states import ChunkState
+from settings import Settings
+from workers import metrics
+from workers.quarantine import fail_rows
+
+BACKOFF_S: Final = 0.5
+"""A chunk whose worker died waits about this long before its second attempt, twice as long before its third."""
+
+_PURGE_EVERY: Final = 600
+
+_log: Final = structlog.get_logger(__name__)
+
+# Held while a round runs and by every fork, so a pool child is never forked while this thread holds a lock or a connection.
+_forks = threading.Lock()
+
+
+def rescue_round(engine: Engine, settings: Settings) -> bool:
+    """Do one round, if no other process is at it.
+
+    Returns
+    -------
+    bool
+        Whether this process was elected.
+    """
+    with engine.begin() as conn:
+        if not elect_rescuer(conn):
+            return False
+        for chunk in rescue_chunks(conn, max_attempts=settings.max_attempts, backoff_s=BACKOFF_S):
+            if chunk.state is ChunkState.QUARANTINED:
+                fail_rows(conn, chunk.batch_id, chunk.chunk_no)
+            metrics.rescued(chunk.state)
+            _log.warning(
+                "chunk rescued", batch_id=chunk.batch_id, chunk_no=chunk.chunk_no, attempt=chunk.attempt, state=chunk.state
+            )
+        rescue_requests(conn, max_attempts=settings.max_attempts)
+        rescue_plans(conn, max_attempts=settings.max_attempts)
+    with engine.begin() as conn:
+        sweep(conn)
+    return True
+
+
+class Rescuer:
+    """Runs rounds at an interval until it is stopped; lives in the worker's parent, which scores nothing and holds no model.
+
+    Parameters
+    ----------
+    engine : Engine
+        One that keeps no connection between rounds, so that none is inherited by a fork.
+    """
+
+    def __init__(self, engine: Engine, producer: Celery, settings: Settings) -> None:
+        self._engine = engine
+        self._producer = producer
+        self._settings = settings
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="rescuer", daemon=True)
+        self._rounds = 0
+
+    def start(self) -> None:
+        """Begin."""
+        self._thread.start()
+
+    def stop(self) -> None:
+        """End after the round it is in."""
+        self._stop.set()
+        self._thread.join(timeout=5)
+
+    def _run(self) -> None:
+        while not self._stop.wait(self._settings.rescue_interval_seconds):
+            try:
+                with _forks:
+                    self._round()
+            except DatabaseUnavailable as exc:
+                _log.warning("no rescue: the database is away", reason=str(exc))
+            except Exception:  # noqa: BLE001 - a rescuer that dies of one surprise would leave the rest unrescued
+                _log.exception("rescue failed")
+
+    def _round(self) -> None:
+        if not rescue_round(self._engine, self._settings):
+            return
+        publish_due(self._engine, self._producer, Window.of(self._settings))
+        self._rounds += 1
+        if self._rounds % _PURGE_EVERY == 0:
+            with self._engine.begin() as conn:
+                purge_keys(conn)
+
+
+def guard_forks() -> None:
+    """Let forks of this process wait for the rescuer's round to end."""
+    os.register_at_fork(before=_forks.acquire, after_in_parent=_forks.release, after_in_child=_forks.release)

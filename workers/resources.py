@@ -1,0 +1,109 @@
+"""What one worker process holds: its pool, its publisher, its models. Built after the fork, never inherited (LightGBM#6137)."""
+
+from __future__ import annotations
+
+import socket
+from collections import OrderedDict
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+import redis
+from celery import Celery
+from sqlalchemy import Engine
+
+from broker.app import make_producer
+from broker.hints import Window, publish_due
+from broker.replies import make_redis
+from db.engine import make_engine
+from db.errors import NotFound
+from db.models import Model, get_model
+from scoring.errors import ModelError
+from scoring.model import load_bundle
+from scoring.risk import RiskThresholds
+from scoring.score import Scorer
+from settings import Settings
+
+_MODELS_KEPT: Final = 3
+
+
+@dataclass(slots=True)
+class Resources:
+    """One process's connections and models.
+
+    Attributes
+    ----------
+    worker : str
+        This process's name in the ledger.
+    """
+
+    settings: Settings
+    engine: Engine
+    producer: Celery
+    redis: redis.Redis
+    window: Window
+    worker: str
+    _scorers: OrderedDict[str, Scorer] = field(default_factory=OrderedDict)
+
+    def scorer(self, version: str) -> Scorer:
+        """The model of that version, loaded and verified at its first use.
+
+        Raises
+        ------
+        ModelError
+            It is not registered, or its bundle is missing or altered: nothing can be scored with it.
+        """
+        if version not in self._scorers:
+            model = self._registered(version)
+            bundle = load_bundle(Path(self.settings.model_storage_path) / model.location, expected_sha256=model.sha256)
+            self._scorers[version] = Scorer(bundle, thresholds=thresholds_of(self.settings), num_threads=1)
+            while len(self._scorers) > _MODELS_KEPT:
+                self._scorers.popitem(last=False)
+        self._scorers.move_to_end(version)
+        return self._scorers[version]
+
+    def _registered(self, version: str) -> Model:
+        try:
+            with self.engine.connect() as conn:
+                return get_model(conn, version)
+        except NotFound as exc:
+            raise ModelError(str(exc)) from exc
+
+    def publish_due(self) -> None:
+        """Fill the window of hints."""
+        publish_due(self.engine, self.producer, self.window)
+
+    def close(self) -> None:
+        """Give the connections back."""
+        self.engine.dispose()
+        self.producer.close()
+        self.redis.close()
+
+
+def make_resources(settings: Settings, *, process: int) -> Resources:
+    """Build a process's resources; nothing connects yet.
+
+    Parameters
+    ----------
+    process : int
+        The process's id, for operators.
+    """
+    return Resources(
+        settings=settings,
+        engine=make_engine(
+            settings.database_url,
+            pool_size=2,
+            max_overflow=1,
+            application_name="churn-worker",
+            statement_timeout_s=settings.lease_seconds,
+        ),
+        producer=make_producer(settings),
+        redis=make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds),
+        window=Window.of(settings),
+        worker=f"{socket.gethostname()}:{process}",
+    )
+
+
+def thresholds_of(settings: Settings) -> RiskThresholds:
+    """The installation's risk bands."""
+    return RiskThresholds(settings.low_risk_threshold, settings.medium_risk_threshold, settings.high_risk_threshold)

@@ -1,0 +1,74 @@
+"""Stored customers as an Arrow table: what COPY gives, parsed by column and put into the order that a chunk asks for."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from decimal import Decimal
+from typing import Any, Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+from pyarrow import csv
+
+from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Feature, Kind
+from scoring.table import CUSTOMER_SCHEMA, ROW, arrow_type
+
+_CONVERT: Final = csv.ConvertOptions(
+    column_types={
+        CUSTOMER_ID: pa.string(),
+        **{f.name: pa.string() if f.kind is Kind.CATEGORY else arrow_type(f) for f in FEATURES},
+    },
+    null_values=[""],
+    strings_can_be_null=False,
+    true_values=["t"],
+    false_values=["f"],
+)
+_READ: Final = csv.ReadOptions(column_names=list(COLUMNS), use_threads=False)
+_PARSE: Final = csv.ParseOptions(newlines_in_values=True)
+
+
+def select_stored(copied: bytes, wanted: pa.Table) -> pa.Table:
+    """Put stored customers into the order of the rows that refer to them.
+
+    Parameters
+    ----------
+    copied : bytes
+        CSV in COLUMNS order without a header, as `db.customers.copy_customers` reads it.
+    wanted : pa.Table
+        With `scoring.table.IDS_SCHEMA`.
+
+    Returns
+    -------
+    pa.Table
+        With CUSTOMER_SCHEMA: the wanted rows whose customer is stored; the others are left out.
+    """
+    if not copied:
+        return CUSTOMER_SCHEMA.empty_table()
+    stored = csv.read_csv(io.BytesIO(copied), read_options=_READ, parse_options=_PARSE, convert_options=_CONVERT)
+    place = pc.index_in(wanted.column(CUSTOMER_ID), value_set=stored.column(CUSTOMER_ID).combine_chunks())
+    found = pc.is_valid(place)
+    taken = stored.take(pc.drop_null(place))
+    columns = [wanted.column(ROW).filter(found), taken.column(CUSTOMER_ID)]
+    columns += [_typed(feature, taken.column(feature.name)) for feature in FEATURES]
+    return pa.Table.from_arrays(columns, schema=CUSTOMER_SCHEMA)
+
+
+def table_of(customer: Mapping[str, Any]) -> pa.Table:
+    """One customer as a table of one row; its values are typed as `schemas.customer` reads them."""
+    columns: list[Any] = [pa.array([0], pa.int32()), pa.array([customer[CUSTOMER_ID]], pa.string())]
+    for feature in FEATURES:
+        if feature.kind is Kind.CATEGORY:
+            columns.append(_typed(feature, pa.chunked_array([pa.array([customer[feature.name]], pa.string())])))
+        else:
+            value = customer[feature.name]
+            columns.append(pa.array([float(value) if isinstance(value, Decimal) else value], arrow_type(feature)))
+    return pa.Table.from_arrays(columns, schema=CUSTOMER_SCHEMA)
+
+
+def _typed(feature: Feature, column: pa.ChunkedArray) -> pa.Array | pa.ChunkedArray:
+    if feature.kind is not Kind.CATEGORY:
+        return column
+    categories = pa.array(feature.categories, pa.string())
+    codes = pc.index_in(column, value_set=categories).combine_chunks().cast(pa.int8())
+    return pa.DictionaryArray.from_arrays(codes, categories)

@@ -1,0 +1,30 @@
+"""The tasks, each a door: parse the ids, call one function. Their names are what people read in Flower."""
+
+from __future__ import annotations
+
+from celery import Celery
+
+from schemas.messages import SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH
+from workers import lifecycle
+from workers.chunk import score_chunk
+from workers.plan import validate_batch
+from workers.single import score_customer
+
+
+def register_tasks(app: Celery) -> None:
+    """Register the tasks on the workers' Celery app."""
+
+    @app.task(name=SCORE_CHUNK)
+    def score_chunk_task(batch_id: str, chunk_no: int) -> None:
+        """Score one chunk of a batch."""
+        score_chunk(lifecycle.resources(), batch_id, int(chunk_no))
+
+    @app.task(name=VALIDATE_BATCH)
+    def validate_batch_task(batch_id: str) -> None:
+        """Read and validate the input of a batch."""
+        validate_batch(lifecycle.resources(), batch_id)
+
+    @app.task(name=SCORE_CUSTOMER)
+    def score_customer_task(prediction_id: str) -> None:
+        """Score one customer."""
+        score_customer(lifecycle.resources(), int(prediction_id))
