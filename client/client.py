@@ -136,15 +136,25 @@ class ChurnClient:
             )
         return Batch.from_json(object_of(response))
 
-    def submit_customers(self, customers: Iterable[Mapping[str, Any]], options: SubmitOptions | None = None) -> Batch:
+    def submit_customers(
+        self,
+        customers: Iterable[Mapping[str, Any]],
+        options: SubmitOptions | None = None,
+        *,
+        idempotency_key: str | None = None,
+    ) -> Batch:
         """Submit customers in full as one JSON body; for very many, a file takes less memory."""
-        return self._submit_json({"customers": [dict(customer) for customer in customers]}, options)
+        return self._submit_json({"customers": [dict(customer) for customer in customers]}, options, idempotency_key)
 
-    def submit_ids(self, customer_ids: Iterable[str], options: SubmitOptions | None = None) -> Batch:
+    def submit_ids(
+        self, customer_ids: Iterable[str], options: SubmitOptions | None = None, *, idempotency_key: str | None = None
+    ) -> Batch:
         """Submit stored customers by their ids."""
-        return self._submit_json({"customer_ids": list(customer_ids)}, options)
+        return self._submit_json({"customer_ids": list(customer_ids)}, options, idempotency_key)
 
-    def submit_filter(self, where: Mapping[str, Any], options: SubmitOptions | None = None) -> Batch:
+    def submit_filter(
+        self, where: Mapping[str, Any], options: SubmitOptions | None = None, *, idempotency_key: str | None = None
+    ) -> Batch:
         """Submit the stored customers that a filter selects.
 
         Parameters
@@ -153,11 +163,11 @@ class ChurnClient:
             ``{"tenure_months": {"lt": 6}, "contract_type": "Month-to-month"}``: all of it must hold. Operators are eq, ne, lt,
             lte, gt, gte, in and is_null.
         """
-        return self._submit_json({"filter": dict(where)}, options)
+        return self._submit_json({"filter": dict(where)}, options, idempotency_key)
 
-    def _submit_json(self, source: dict[str, Any], options: SubmitOptions | None) -> Batch:
+    def _submit_json(self, source: dict[str, Any], options: SubmitOptions | None, key: str | None) -> Batch:
         body = {**source, **(options or SubmitOptions()).as_json()}
-        return self._change("/batches", json=body, timeout_s=SUBMIT_TIMEOUT_S)
+        return self._change("/batches", json=body, key=key, timeout_s=SUBMIT_TIMEOUT_S)
 
     # Following
 
@@ -277,8 +287,8 @@ class ChurnClient:
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         return object_of(self._transport.send("GET", path, params=params))
 
-    def _change(self, path: str, *, json: Any = None, timeout_s: float | None = None) -> Batch:
-        headers = {"Idempotency-Key": _new_key()}
+    def _change(self, path: str, *, json: Any = None, key: str | None = None, timeout_s: float | None = None) -> Batch:
+        headers = {"Idempotency-Key": key or _new_key()}
         return Batch.from_json(object_of(self._transport.send("POST", path, json=json, headers=headers, timeout_s=timeout_s)))
 
 

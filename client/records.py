@@ -28,6 +28,8 @@ class RowError:
         Zero-based place in the input; None when the fault is not a row's.
     pointer : str or None
         JSON pointer into the request's body (RFC 6901), if it was JSON.
+    parameter : str or None
+        The query parameter that is at fault.
     """
 
     code: str
@@ -36,6 +38,7 @@ class RowError:
     customer_id: str | None = None
     field: str | None = None
     pointer: str | None = None
+    parameter: str | None = None
     value: str | None = None
     raw: Json = column(default_factory=dict, repr=False, compare=False)
 
@@ -49,6 +52,7 @@ class RowError:
             customer_id=text(obj, "customer_id"),
             field=text(obj, "field"),
             pointer=text(obj, "pointer"),
+            parameter=text(obj, "parameter"),
             value=text(obj, "value"),
             raw=obj,
         )

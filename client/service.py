@@ -17,7 +17,7 @@ class Model:
     version: str
     state: str | None = None
     sha256: str | None = None
-    created_at: datetime | None = None
+    registered_at: datetime | None = None
     activated_at: datetime | None = None
     metrics: Mapping[str, float] = field(default_factory=dict)
     raw: Json = field(default_factory=dict, repr=False, compare=False)
@@ -29,7 +29,7 @@ class Model:
             version=str(required(obj, "version")),
             state=text(obj, "state"),
             sha256=text(obj, "sha256"),
-            created_at=time(obj, "created_at"),
+            registered_at=time(obj, "registered_at"),
             activated_at=time(obj, "activated_at"),
             metrics=obj.get("metrics") or NOTHING,
             raw=obj,
@@ -90,14 +90,29 @@ class Reconciliation:
 
 @dataclass(frozen=True, slots=True)
 class Health:
-    """Whether the API can take work, and the state of each thing that it stands on."""
+    """Whether the API can take work, and the state of each thing that it stands on.
+
+    Attributes
+    ----------
+    status : str
+        ``ready``, ``degraded`` (ready all the same), or the code of the reason why it is not ready.
+    detail : str
+        The reason in words; empty when it is ready.
+    """
 
     is_ready: bool
     status: str
+    detail: str = ""
     checks: Json = field(default_factory=dict)
     raw: Json = field(default_factory=dict, repr=False, compare=False)
 
     @classmethod
     def from_json(cls, obj: Json, *, is_ready: bool) -> Self:
         """Read the body of GET /health/ready."""
-        return cls(is_ready=is_ready, status=text(obj, "status") or "unknown", checks=obj.get("checks") or NOTHING, raw=obj)
+        return cls(
+            is_ready=is_ready,
+            status=text(obj, "status" if is_ready else "code") or "unknown",
+            detail=text(obj, "detail") or "",
+            checks=obj.get("checks") or NOTHING,
+            raw=obj,
+        )

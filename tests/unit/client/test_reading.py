@@ -135,10 +135,16 @@ def test_a_reconciliation_says_whether_it_balances(api: FakeApi, churn: ChurnCli
 
 
 def test_not_ready_is_an_answer(api: FakeApi, churn: ChurnClient, pauses: list[float]) -> None:
-    api.on("GET", "/health/ready", Answer(503, {"status": "unavailable", "checks": {"postgres": "down"}}))
+    api.on("GET", "/health/ready", problem(503, "database_unavailable", "Postgres cannot be reached."))
     health = churn.health()
-    assert (health.is_ready, health.status, health.checks["postgres"]) == (False, "unavailable", "down")
+    assert (health.is_ready, health.status, health.detail) == (False, "database_unavailable", "Postgres cannot be reached.")
     assert pauses == []
+
+
+def test_degraded_is_ready(api: FakeApi, churn: ChurnClient) -> None:
+    api.on("GET", "/health/ready", {"status": "degraded", "checks": {"redis": "unreachable"}})
+    health = churn.health()
+    assert (health.is_ready, health.status, health.checks["redis"]) == (True, "degraded", "unreachable")
 
 
 def test_an_unknown_thing_is_not_found(api: FakeApi, churn: ChurnClient) -> None:

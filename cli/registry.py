@@ -1,0 +1,94 @@
+"""Registering a bundle: verified, copied to where the workers look for it, and written to the table of models."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from cli.admin import transaction
+
+if TYPE_CHECKING:
+    from settings import Settings
+
+
+def register_bundle(bundle_path: Path, settings: Settings, *, activate: bool) -> dict[str, Any]:
+    """Register a bundle, and make it the current model if so asked; doing it again changes nothing.
+
+    Returns
+    -------
+    dict
+        The version, its checksum, where it lies now, and the previous current version if it was activated.
+
+    Raises
+    ------
+    ModelError
+        The bundle is damaged or made for other features.
+    Conflict
+        The version is taken by another bundle.
+    """
+    from db.models import activate_model, register_model
+    from scoring.model import MANIFEST_NAME, load_bundle
+
+    bundle = load_bundle(bundle_path)
+    manifest = bundle.manifest
+    if activate:
+        check_accuracy(manifest.metrics, settings.min_model_accuracy)
+    stored = store_bundle(bundle_path, settings.model_storage_path / manifest.version, sha256=bundle.sha256)
+    with transaction(settings.database_url) as conn:
+        register_model(
+            conn,
+            version=manifest.version,
+            location=manifest.version,
+            sha256=bundle.sha256,
+            metrics=dict(manifest.metrics),
+            manifest=json.loads((stored / MANIFEST_NAME).read_bytes()),
+        )
+        activation = activate_model(conn, manifest.version) if activate else None
+    report = {"version": manifest.version, "sha256": bundle.sha256, "location": str(stored), "activated": activate}
+    return report if activation is None else {**report, "previous_version": activation.previous_version}
+
+
+def activate_offline(version: str, settings: Settings) -> dict[str, Any]:
+    """Make a registered model the current one without the API."""
+    from db.models import activate_model, get_model
+
+    with transaction(settings.database_url) as conn:
+        check_accuracy(get_model(conn, version).metrics, settings.min_model_accuracy)
+        activation = activate_model(conn, version)
+    return {
+        "previous_version": activation.previous_version,
+        "new_version": activation.new_version,
+        "activated_at": activation.activated_at.isoformat(),
+    }
+
+
+def check_accuracy(metrics: Any, least: float) -> None:
+    """Refuse to activate a model whose held-out AUC is below MIN_MODEL_ACCURACY."""
+    auc = float(metrics.get("auc", 0.0))
+    if auc < least:
+        raise click.ClickException(f"The model's held-out AUC is {auc:.3f}, below MIN_MODEL_ACCURACY = {least}: not activated.")
+
+
+def store_bundle(source: Path, target: Path, *, sha256: str) -> Path:
+    """Copy a bundle to its place, whole or not at all; one that is there already must be the same.
+
+    A copy that was torn off would fail its checksums, and with them every chunk that pinned the model.
+    """
+    from scoring.model import load_bundle
+
+    if target.exists():
+        # Raises if what lies there is another bundle of the same version.
+        load_bundle(target, expected_sha256=sha256)
+        return target
+    target.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
+        copy = Path(folder) / target.name
+        shutil.copytree(source, copy)
+        load_bundle(copy, expected_sha256=sha256)
+        copy.rename(target)
+    return target

@@ -1,0 +1,137 @@
+"""`churn submit`: a file, ids or a filter in, a batch out."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import click
+
+from cli.exits import Exit
+from cli.following import conclude, follow, timeout_option, write_batch
+from cli.meter import Meter, open_meter
+from cli.output import plain, say
+from cli.session import ApiCommand, Session, pass_session
+from client import Batch, ChurnClient, SubmitOptions
+
+_EPILOG = """\b
+Examples:
+  churn submit customers.csv --wait
+  churn submit customers.ndjson.gz --priority high --on-error skip
+  zcat customers.csv.gz | churn submit - --format csv
+  churn submit --filter '{"tenure_months": {"lt": 6}}' --wait
+"""
+
+
+@click.command(cls=ApiCommand, epilog=_EPILOG)
+@click.argument("file", required=False, type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option(
+    "--ids-file", type=click.File("r", encoding="utf-8"), metavar="FILE", help="Score stored customers: one customer_id a line."
+)
+@click.option("--filter", "where", metavar="JSON", help="Score the stored customers that a filter selects.")
+@click.option(
+    "--format", "file_format", type=click.Choice(["csv", "ndjson", "parquet"]), help="Instead of what the suffix says."
+)
+@click.option("--priority", type=click.Choice(["low", "normal", "high", "urgent"]), help="How soon among other batches.")
+@click.option(
+    "--on-error",
+    type=click.Choice(["abort", "skip"]),
+    help="Bad rows stop the batch (abort, the default) or are skipped.",
+)
+@click.option("--batch-id", help="An id of your own, at most 50 characters.")
+@click.option("--model-version", help="A registered model other than the current one.")
+@click.option("--metadata", metavar="JSON", help="Notes that the batch carries: a JSON object.")
+@click.option("--idempotency-key", metavar="KEY", help="Running the same submit again with the same key finds the same batch.")
+@click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells it.")
+@pass_session
+def submit(
+    session: Session,
+    *,
+    file: str | None,
+    ids_file: Any,
+    where: str | None,
+    file_format: str | None,
+    priority: str | None,
+    on_error: str | None,
+    batch_id: str | None,
+    model_version: str | None,
+    metadata: str | None,
+    idempotency_key: str | None,
+    wait: bool,
+    timeout_s: float | None,
+) -> Exit:
+    """Submit customers as a batch.
+
+    FILE is CSV, NDJSON or Parquet, plain or gzipped, told by its suffix; - is standard input and needs --format.
+    """
+    if sum(source is not None for source in (file, ids_file, where)) != 1:
+        raise click.UsageError("Name exactly one source: FILE, --ids-file or --filter.")
+    chosen = SubmitOptions(
+        batch_id=batch_id,
+        priority=priority,
+        on_error=on_error,
+        model_version=model_version,
+        metadata=None if metadata is None else json_object(metadata, "--metadata"),
+    )
+    with session.client() as churn, open_meter() as meter:
+        if file is not None:
+            batch = _submit_file(churn, file, chosen, meter, file_format=file_format, idempotency_key=idempotency_key)
+        elif ids_file is not None:
+            batch = churn.submit_ids(_ids(ids_file), chosen, idempotency_key=idempotency_key)
+        else:
+            batch = churn.submit_filter(json_object(where or "", "--filter"), chosen, idempotency_key=idempotency_key)
+        if wait:
+            # Said at once: whoever interrupts the wait, or loses the terminal, needs the id.
+            say(f"Batch {plain(batch.batch_id)} accepted.")
+            batch = follow(churn, batch.batch_id, meter, timeout_s=timeout_s)
+    return conclude(session, batch) if wait else _accepted(session, batch)
+
+
+submit.params.append(timeout_option())
+
+
+def json_object(text: str, option: str) -> dict[str, Any]:
+    """Parse an option's JSON object."""
+    try:
+        value = json.loads(text)
+    except ValueError as exc:
+        raise click.UsageError(f"{option} is not JSON: {exc}. In a shell, put it in single quotes.") from exc
+    if not isinstance(value, dict):
+        raise click.UsageError(f"{option} must be a JSON object, such as " + '{"tenure_months": {"lt": 6}}.')
+    return value
+
+
+def _submit_file(
+    churn: ChurnClient,
+    file: str,
+    options: SubmitOptions,
+    meter: Meter,
+    *,
+    file_format: str | None,
+    idempotency_key: str | None,
+) -> Batch:
+    source: Any = Path(file)
+    if file == "-":
+        if file_format is None:
+            raise click.UsageError("Standard input has no suffix to tell its format by: add --format csv, ndjson or parquet.")
+        source = sys.stdin.buffer
+    return churn.submit_file(
+        source, options, file_format=file_format, on_progress=meter.uploading, idempotency_key=idempotency_key
+    )
+
+
+def _ids(lines: Any) -> list[str]:
+    ids = [line.strip() for line in lines if line.strip()]
+    if not ids:
+        raise click.UsageError("The file of --ids-file holds no id.")
+    return ids
+
+
+def _accepted(session: Session, batch: Batch) -> Exit:
+    write_batch(session, batch)
+    if not session.as_json:
+        name = plain(batch.batch_id)
+        say(f"Batch {name} accepted. Follow it with: churn status {name} --wait.")
+    return Exit.OK
