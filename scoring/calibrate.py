@@ -109,8 +109,8 @@ def fit_platt(probability: NDArray[np.float64], churned: NDArray[np.bool_]) -> C
 def fit_isotonic(probability: NDArray[np.float64], churned: NDArray[np.bool_]) -> Calibration:
     """Fit a rising broken line through at most `MAX_KNOTS` groups of equally many rows; arguments as for `fit_platt`.
 
-    Each group's rate is drawn towards the base rate by one row's weight, so that no group of stayers yields a probability of
-    exactly 0, whose log loss would be infinite for the first one who leaves.
+    Each group's rate is drawn towards the base rate by one row's weight, so that no group of stayers (or leavers) yields a
+    probability of exactly 0 (or 1), whose log loss would be infinite for the first one who does otherwise.
     """
     from sklearn.isotonic import IsotonicRegression
 

@@ -54,8 +54,6 @@ class LightGBMEngine:
 
     def predict(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         """See `Engine.predict`."""
-        if not len(matrix):  # LightGBM refuses a matrix of no rows.
-            return np.empty(0, dtype=np.float64)
         return np.asarray(self._booster.predict(matrix, num_threads=self._num_threads), dtype=np.float64)
 
 

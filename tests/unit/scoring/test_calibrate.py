@@ -55,10 +55,12 @@ def test_isotonic_has_few_knots() -> None:
     assert 2 <= len(FITTED["fit_isotonic"].knots_from) <= MAX_KNOTS
 
 
-def test_isotonic_never_says_never() -> None:
+def test_isotonic_never_says_never_nor_always() -> None:
     probability = np.linspace(0.01, 0.9, 640)
     fitted = fit_isotonic(probability, probability > 0.5)
-    assert fitted.apply(np.array([0.01]))[0] > 0.0
+    never, always = fitted.apply(np.array([0.01, 0.9]))
+    assert never > 0.0
+    assert always < 1.0
 
 
 def test_isotonic_of_equal_probabilities_is_the_base_rate() -> None:
