@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 import click
 
@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from sqlalchemy import Connection
 
     from settings import Settings
+
+_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg2://")
 
 
 def read_settings() -> Settings:
@@ -27,7 +29,11 @@ def read_settings() -> Settings:
 
 def database_url(given: str | None) -> str:
     """The URL given on the command line or by environment, or else that of the settings."""
-    return given or read_settings().database_url
+    url = given or read_settings().database_url
+    if not url.startswith(_SCHEMES):
+        # The URL itself is not repeated: it may hold a password.
+        raise click.UsageError(f"The database's URL must begin with one of {', '.join(_SCHEMES)}.")
+    return url
 
 
 @contextmanager

@@ -98,9 +98,11 @@ def fault(error: RowError) -> str:
     """One refused row or field: where, what, and the value that was found."""
     row = None if error.row is None else f"row {error.row}" + (f" ({plain(error.customer_id)})" if error.customer_id else "")
     place = plain(error.field) or plain(error.parameter) or plain(error.pointer)
-    where = ", ".join(part for part in (row, place) if part)
-    found = "" if error.value is None else f"; found {plain(error.value)!r}"
-    return f"{where or 'request'}: {plain(error.message)} [{plain(error.code)}]{found}"
+    said = plain(error.message)
+    # Most messages begin with the field's name.
+    where = ", ".join(part for part in (row, None if said.startswith(place) else place) if part)
+    found = "" if error.value is None else f", found {plain(error.value)!r}"
+    return f"{where or 'request'}: {said} [{plain(error.code)}{found}]"
 
 
 def faults(errors: Iterable[RowError], *, shown: int = SHOWN_ERRORS) -> list[str]:

@@ -94,7 +94,7 @@ def _in_words(path: Path, faults: list[RowFault]) -> str:
     n_rows = len({fault.row for fault in faults})
     lines = [f"{path}: {n_rows:,} rows are not valid:"]
     for fault in islice(faults, _SHOWN_FAULTS):
-        found = "" if fault.value is None else f"; found {plain(fault.value)!r}"
-        lines.append(f"  line {fault.row + _FIRST_DATA_LINE}, {fault.field or 'row'}: {plain(fault.message)}{found}")
+        found = "" if fault.value is None else f" Found {plain(fault.value)!r}."
+        lines.append(f"  line {fault.row + _FIRST_DATA_LINE}: {plain(fault.message)}{found}")
     more = len(faults) - _SHOWN_FAULTS
     return "\n".join([*lines, f"  ... and {more:,} more"] if more > 0 else lines)

@@ -32,24 +32,26 @@ def register_bundle(bundle_path: Path, settings: Settings, *, activate: bool) ->
         The version is taken by another bundle.
     """
     from db.models import activate_model, register_model
-    from scoring.model import MANIFEST_NAME, load_bundle
+    from scoring.model import load_bundle
 
     bundle = load_bundle(bundle_path)
     manifest = bundle.manifest
     if activate:
         check_accuracy(manifest.metrics, settings.min_model_accuracy)
-    stored = store_bundle(bundle_path, settings.model_storage_path / manifest.version, sha256=bundle.sha256)
+    target = settings.model_storage_path / manifest.version
     with transaction(settings.database_url) as conn:
+        # First, because it refuses a version that is taken, whose bundle must not be laid over.
         register_model(
             conn,
             version=manifest.version,
             location=manifest.version,
             sha256=bundle.sha256,
             metrics=dict(manifest.metrics),
-            manifest=json.loads((stored / MANIFEST_NAME).read_bytes()),
+            manifest=json.loads(manifest.to_bytes()),
         )
+        store_bundle(bundle_path, target, sha256=bundle.sha256)
         activation = activate_model(conn, manifest.version) if activate else None
-    report = {"version": manifest.version, "sha256": bundle.sha256, "location": str(stored), "activated": activate}
+    report = {"version": manifest.version, "sha256": bundle.sha256, "location": str(target), "activated": activate}
     return report if activation is None else {**report, "previous_version": activation.previous_version}
 
 
@@ -74,21 +76,23 @@ def check_accuracy(metrics: Any, least: float) -> None:
         raise click.ClickException(f"The model's held-out AUC is {auc:.3f}, below MIN_MODEL_ACCURACY = {least}: not activated.")
 
 
-def store_bundle(source: Path, target: Path, *, sha256: str) -> Path:
+def store_bundle(source: Path, target: Path, *, sha256: str) -> None:
     """Copy a bundle to its place, whole or not at all; one that is there already must be the same.
 
     A copy that was torn off would fail its checksums, and with them every chunk that pinned the model.
     """
+    from scoring.errors import ModelError
     from scoring.model import load_bundle
 
     if target.exists():
-        # Raises if what lies there is another bundle of the same version.
-        load_bundle(target, expected_sha256=sha256)
-        return target
+        try:
+            load_bundle(target, expected_sha256=sha256)
+        except ModelError as exc:
+            raise click.ClickException(f"{target} holds another bundle: {exc}. Give the new one another version.") from exc
+        return
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         copy = Path(folder) / target.name
         shutil.copytree(source, copy)
         load_bundle(copy, expected_sha256=sha256)
         copy.rename(target)
-    return target

@@ -94,7 +94,7 @@ def test_bad_rows_are_named(api: FakeApi, churn: Churn, csv: Path) -> None:
     run = churn("submit", str(csv))
     assert run.code == 6
     assert "25 rows are not valid. (422 invalid_rows)" in run.err
-    assert "row 0 (C-1), age: 18 to 100 [out_of_range]" in run.err
+    assert "row 0 (C-1), age: 18 to 100 [out_of_range, found '7\\\\x1b[2J']" in run.err
     assert "... and 5 more" in run.err
     assert "request id req-1" in run.err
     assert "\x1b" not in run.err
