@@ -13,7 +13,7 @@ from typing import Final, TypeVar
 from deploy.local.errors import StartFailed
 from deploy.local.ports import Port, free_port
 from deploy.local.postgres import Postgres
-from deploy.local.process import Service, running
+from deploy.local.process import running
 from deploy.local.valkey import Valkey
 
 TEMPLATE: Final = "churn_template"
@@ -39,17 +39,12 @@ def temporary_folder() -> Iterator[Path]:
 def temporary_postgres(folder: Path) -> Iterator[Postgres]:
     """Run a server that is thrown away afterwards; its product role exists, its databases do not."""
 
+    secret = secrets.token_hex(8)
+
     def at(port: Port) -> Postgres:
-        secret = secrets.token_hex(8)
         return Postgres(folder / "postgres", port, secret, secret, folder / "postgres.log", durable=False)
 
-    def prepared(postgres: Postgres) -> Service:
-        # Made anew for each attempt, for its password belongs to the attempt.
-        shutil.rmtree(postgres.data, ignore_errors=True)
-        postgres.prepare()
-        return postgres.service()
-
-    with _on_a_free_port(at, prepared) as postgres:
+    with _on_a_free_port(at) as postgres:
         postgres.ensure_role()
         yield postgres
 
@@ -61,22 +56,18 @@ def temporary_redis(folder: Path) -> Iterator[Valkey]:
     def at(port: Port) -> Valkey:
         return Valkey(folder / "redis", port, secrets.token_hex(8), folder / "redis.log", databases=_REDIS_DATABASES)
 
-    def prepared(valkey: Valkey) -> Service:
-        valkey.prepare()
-        return valkey.service()
-
-    with _on_a_free_port(at, prepared) as valkey:
+    with _on_a_free_port(at) as valkey:
         yield valkey
 
 
 @contextmanager
-def _on_a_free_port(at: Callable[[Port], Server], prepared: Callable[[Server], Service]) -> Iterator[Server]:
+def _on_a_free_port(at: Callable[[Port], Server]) -> Iterator[Server]:
     """Start on a free port; on another if somebody took it between our look and the server's start."""
     for attempt in range(1, _ATTEMPTS + 1):
         server = at(Port(free_port(), "-", "tests"))
         block_entered = False
         try:
-            with running(prepared(server)):
+            with running(server.service()):
                 block_entered = True
                 yield server
                 return

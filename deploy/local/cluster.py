@@ -6,6 +6,8 @@ import os
 import shutil
 import signal
 import subprocess
+from collections.abc import Iterator
+from contextlib import suppress
 from functools import cache
 from importlib import metadata, util
 from pathlib import Path
@@ -127,27 +129,25 @@ def _check_version(data: Path) -> None:
 def _clear_lock(data: Path) -> None:
     """End a server that outlived its supervisor, and remove a pid file that a crash left.
 
-    Postgres itself trusts a pid file whose pid is alive, and after a reboot or in a new container that may be any process.
+    Postgres itself trusts a pid file whose pid is alive, and after a reboot or in a new container that may be any process. A
+    killed server's backends take a moment to notice; until then a new server would refuse the data folder.
     """
     lock = data / "postmaster.pid"
-    try:
-        pid = int(lock.read_text().split("\n", 1)[0])
-    except (OSError, ValueError):
+    if not lock.exists():
         return
-    server = _server_on(data, pid)
-    if server is not None:
-        server.send_signal(signal.SIGINT)
-        _, alive = psutil.wait_procs([server], timeout=_STOP_TIMEOUT_S)
-        for process in alive:
-            process.kill()
+    leftovers = list(_servers_on(data))
+    for process in leftovers:
+        with suppress(psutil.Error):
+            process.send_signal(signal.SIGINT)
+    _, alive = psutil.wait_procs(leftovers, timeout=_STOP_TIMEOUT_S)
+    for process in alive:
+        process.kill()
     lock.unlink(missing_ok=True)
 
 
-def _server_on(data: Path, pid: int) -> psutil.Process | None:
-    """Return the process if it is a Postgres on this very folder; its working directory is the folder."""
-    try:
-        process = psutil.Process(pid)
-        is_ours = "postgres" in process.name() and Path(process.cwd()).samefile(data)
-    except (psutil.Error, OSError):
-        return None
-    return process if is_ours else None
+def _servers_on(data: Path) -> Iterator[psutil.Process]:
+    """Yield every Postgres process whose working directory is this very folder."""
+    for process in psutil.process_iter():
+        with suppress(psutil.Error, OSError):
+            if "postgres" in process.name() and Path(process.cwd()).samefile(data):
+                yield process

@@ -55,12 +55,8 @@ class Postgres:
         """Return the URL by which the product's role reaches a database."""
         return f"postgresql://{ROLE}:{self.role_password}@{HOST}:{self.port.number}/{database}"
 
-    def prepare(self) -> list[str]:
-        """Make the data folder fit for a start; returns notes for the person at the terminal (see `prepare_cluster`)."""
-        return prepare_cluster(self.data, password=self.password, account=self.account, durable=self.durable)
-
     def service(self) -> Service:
-        """Return how to run the server; `prepare` comes first."""
+        """Return how to run the server."""
         settings = [argument for name, value in self._settings().items() for argument in ("-c", f"{name}={value}")]
         return Service(
             name="postgres",
@@ -68,12 +64,18 @@ class Postgres:
             log=self.log,
             ready=self.answers,
             cwd=self.data,
+            prepare=self.prepare,
             env=BARE_ENVIRONMENT,
             account=self.account,
             stop_signal=signal.SIGINT,  # Its fast shutdown: roll back, write a checkpoint, end. SIGTERM would wait for clients.
             stop_timeout_s=30.0,
             ports=(self.port,),
+            is_server=True,
         )
+
+    def prepare(self) -> list[str]:
+        """Make the data folder fit for a start; returns notes for the person at the terminal (see `prepare_cluster`)."""
+        return prepare_cluster(self.data, password=self.password, account=self.account, durable=self.durable)
 
     def answers(self) -> bool:
         """Whether the server takes connections."""

@@ -10,7 +10,7 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -18,7 +18,7 @@ from deploy.local.account import Account
 from deploy.local.errors import StartFailed
 from deploy.local.ports import Port
 
-_POLL_S: Final = 0.05
+POLL_S: Final = 0.05
 _TAIL_LINES: Final = 25
 _KEPT_LOG_BYTES: Final = 20 * 1024 * 1024
 _PR_SET_PDEATHSIG: Final = 1
@@ -34,10 +34,14 @@ class Service:
     ----------
     ready : callable
         Asked again and again while the process starts; true once it serves. It must not raise.
+    prepare : callable
+        Called before every start, also one after a crash; returns notes for the person at the terminal.
     stop_signal : signal.Signals
         Asks for an orderly end; after `stop_timeout_s` seconds the process group is killed.
     account : Account or None
         Who runs it; None means whoever we are.
+    is_server : bool
+        Whether others stand on it, so that it is stopped after them.
     """
 
     name: str
@@ -47,10 +51,12 @@ class Service:
     cwd: Path
     env: Mapping[str, str] | None = None
     account: Account | None = None
+    prepare: Callable[[], list[str]] = list
     stop_signal: signal.Signals = signal.SIGTERM
     stop_timeout_s: float = 15.0
     start_timeout_s: float = 60.0
-    ports: tuple[Port, ...] = field(default=())
+    ports: tuple[Port, ...] = ()
+    is_server: bool = False
 
 
 class Child:
@@ -58,6 +64,8 @@ class Child:
 
     def __init__(self, service: Service) -> None:
         self.service = service
+        self.notes = service.prepare()
+        self._deadline = time.monotonic() + service.start_timeout_s
         _turn_over(service.log)
         with service.log.open("ab") as log:
             self._log_start = log.tell()
@@ -72,21 +80,41 @@ class Child:
         """Return the exit code, or None while the process runs."""
         return self.process.poll()
 
-    def wait_ready(self) -> None:
-        """Wait until the service serves.
+    def is_ready(self) -> bool:
+        """Whether the service serves by now.
 
         Raises
         ------
         StartFailed
             It ended first, or `start_timeout_s` passed.
         """
-        deadline = time.monotonic() + self.service.start_timeout_s
-        while not self.service.ready():
-            if self.exit_code() is not None:
-                raise self.start_failed(f"ended with exit code {self.exit_code()} before it was ready")
-            if time.monotonic() > deadline:
-                raise self.start_failed(f"was not ready after {self.service.start_timeout_s:.0f} s")
-            time.sleep(_POLL_S)
+        if self.exit_code() is not None:
+            raise self.start_failed(f"ended with exit code {self.exit_code()} before it was ready")
+        if self.service.ready():
+            return True
+        if time.monotonic() > self._deadline:
+            raise self.start_failed(f"was not ready after {self.service.start_timeout_s:.0f} s")
+        return False
+
+    def wait_ready(self) -> None:
+        """Wait until the service serves; raises as `is_ready` does."""
+        while not self.is_ready():
+            time.sleep(POLL_S)
+
+    def has_done_its_job(self) -> bool:
+        """Whether a process that ends by itself has ended, and well.
+
+        Raises
+        ------
+        StartFailed
+            Its exit code is not 0, or `start_timeout_s` passed.
+        """
+        code = self.exit_code()
+        if code is None and time.monotonic() > self._deadline:
+            raise self.start_failed(f"did not end within {self.service.start_timeout_s:.0f} s")
+        if code:
+            raise self.start_failed(f"failed with exit code {code}")
+        return code == 0
 
     def start_failed(self, what: str) -> StartFailed:
         """Build the error that tells what happened, with the last lines of this run's log."""
@@ -94,10 +122,13 @@ class Child:
 
     def log_tail(self) -> str:
         """Return the last lines that this run wrote."""
+        return "\n".join(f"    {line}" for line in self.log_lines()[-_TAIL_LINES:]) or "    (nothing)"
+
+    def log_lines(self) -> list[str]:
+        """Return what this run wrote, but no more than its last 64 KiB."""
         with self.service.log.open("rb") as log:
             log.seek(max(self._log_start, log.seek(0, os.SEEK_END) - 64 * 1024))
-            text = log.read().decode("utf-8", "replace")
-        return "\n".join(f"    {line}" for line in text.splitlines()[-_TAIL_LINES:]) or "    (nothing)"
+            return log.read().decode("utf-8", "replace").splitlines()
 
     def ask_to_stop(self) -> None:
         """Send the stop signal to the leader; its own children are its own affair."""
@@ -137,25 +168,6 @@ def running(service: Service) -> Iterator[Child]:
         yield child
     finally:
         child.stop()
-
-
-def run_to_end(service: Service) -> None:
-    """Run a job that ends by itself.
-
-    Raises
-    ------
-    StartFailed
-        Its exit code was not 0, or it took longer than `start_timeout_s`.
-    """
-    child = Child(service)
-    try:
-        code = child.process.wait(service.start_timeout_s)
-    except subprocess.TimeoutExpired:
-        raise child.start_failed(f"did not end within {service.start_timeout_s:.0f} s") from None
-    finally:
-        child.stop()
-    if code != 0:
-        raise child.start_failed(f"failed with exit code {code}")
 
 
 def kill_group(pgid: int) -> None:

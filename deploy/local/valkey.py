@@ -26,22 +26,25 @@ class Valkey:
         """Return the URL of one of its numbered databases."""
         return f"redis://:{self.password}@{HOST}:{self.port.number}/{database}"
 
-    def prepare(self) -> None:
+    def prepare(self) -> list[str]:
         """Write the settings file; the password stands there rather than in the arguments, which every user can read."""
         self.data.mkdir(parents=True, exist_ok=True)
         self._settings_file.touch(mode=0o600)
         lines = [f"{name} {_quoted(value)}" for name, value in self._settings().items()]
         self._settings_file.write_text("\n".join(lines) + "\n")
+        return []
 
     def service(self) -> Service:
-        """Return how to run the server; `prepare` comes first."""
+        """Return how to run the server."""
         return Service(
             name="redis",
             argv=(str(get_binary_path()), str(self._settings_file)),
             log=self.log,
             ready=self.answers,
             cwd=self.data,
+            prepare=self.prepare,
             ports=(self.port,),
+            is_server=True,
         )
 
     def answers(self) -> bool:

@@ -1,0 +1,1 @@
+"""Flower, the live view over the workers; flowerconfig.py is its settings file."""

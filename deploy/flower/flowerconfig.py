@@ -1,0 +1,28 @@
+"""Flower's settings: never without a login, reading only, and no task arguments on any page.
+
+Flower runs this file by path (``celery -A workers.app flower --conf=deploy/flower/flowerconfig.py``) and takes the names that
+are options of its own. /metrics and /healthcheck stay open to anyone who reaches the port, so it must not face the internet.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+if not os.environ.get("FLOWER_BASIC_AUTH"):
+    raise SystemExit("Flower shows queues and workers and needs a login: set FLOWER_BASIC_AUTH=user:password.")
+basic_auth = os.environ["FLOWER_BASIC_AUTH"].split(",")
+
+# Without this anybody with the login could publish tasks or shut workers down; FLOWER_READ_ONLY=0 allows that.
+read_only = os.environ.get("FLOWER_READ_ONLY", "1").lower() not in {"0", "false", "no", "off"}
+
+tasks_columns = "name,uuid,state,received,started,runtime,worker,retries"
+max_tasks = 10_000
+natural_time = False
+purge_offline_workers = 300
+
+
+def format_task(task: Any) -> Any:
+    """Show a task without its arguments and result: they are of no use to a reader, and a slip could put data in them."""
+    task.args = task.kwargs = task.result = ""
+    return task

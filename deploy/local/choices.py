@@ -1,0 +1,90 @@
+"""What the person chose through the environment or `.env`: ports, servers of their own, how many processes."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final
+
+from dotenv import dotenv_values
+
+from deploy.local.errors import LocalError
+from deploy.local.ports import Port
+
+FLOWER_USER: Final = "churn"
+
+
+@dataclass(frozen=True, slots=True)
+class Choices:
+    """The choices that shape a local deployment.
+
+    Attributes
+    ----------
+    database_url, redis_url : str or None
+        Servers of the person's own, used instead of the embedded ones.
+    flower_login : str or None
+        ``user:password`` of their own.
+    environ : mapping of str to str
+        The whole environment, `.env` included, that the processes inherit.
+    """
+
+    api: Port
+    flower: Port
+    postgres: Port
+    redis: Port
+    batch_metrics: Port
+    interactive_metrics: Port
+    database_url: str | None
+    redis_url: str | None
+    flower_login: str | None
+    batch_processes: int
+    environ: Mapping[str, str]
+
+
+def read_choices(env_file: Path, environ: Mapping[str, str] | None = None) -> Choices:
+    """Read the choices; a blank value counts as none, and the environment goes over the file.
+
+    Raises
+    ------
+    LocalError
+        A value is not a port or not a number, or two ports are the same.
+    """
+    given = {name: value for name, value in dotenv_values(env_file).items() if value}
+    given |= {name: value for name, value in (os.environ if environ is None else environ).items() if value}
+    choices = Choices(
+        api=_port(given, "PORT", 8001, "the API"),
+        flower=_port(given, "FLOWER_PORT", 5555, "Flower"),
+        postgres=_port(given, "POSTGRES_PORT", 54329, "Postgres"),
+        redis=_port(given, "REDIS_PORT", 63799, "Redis"),
+        batch_metrics=_port(given, "WORKER_METRICS_PORT", 9101, "the batch worker's metrics"),
+        interactive_metrics=_port(given, "INTERACTIVE_METRICS_PORT", 9102, "the interactive worker's metrics"),
+        database_url=given.get("DATABASE_URL"),
+        redis_url=given.get("REDIS_URL"),
+        flower_login=given.get("FLOWER_BASIC_AUTH"),
+        batch_processes=_whole(given, "BATCH_PROCESSES", max(2, min(os.cpu_count() or 2, 8)), 1, 256),
+        environ=given,
+    )
+    _check_distinct(choices)
+    return choices
+
+
+def _port(given: Mapping[str, str], variable: str, default: int, purpose: str) -> Port:
+    return Port(_whole(given, variable, default, 1, 65_535), variable, purpose)
+
+
+def _whole(given: Mapping[str, str], variable: str, default: int, low: int, high: int) -> int:
+    value = given.get(variable, str(default))
+    if not (value.isascii() and value.isdigit() and low <= int(value) <= high):
+        raise LocalError(f"{variable}={value} must be a whole number from {low} to {high}.")
+    return int(value)
+
+
+def _check_distinct(choices: Choices) -> None:
+    ports = (choices.api, choices.flower, choices.postgres, choices.redis, choices.batch_metrics, choices.interactive_metrics)
+    seen: dict[int, Port] = {}
+    for port in ports:
+        other = seen.setdefault(port.number, port)
+        if other is not port:
+            raise LocalError(f"{other.variable} and {port.variable} both say {port.number}: choose different ports.")

@@ -1,0 +1,57 @@
+"""Passwords of the embedded servers and of Flower, made at the first start and kept in a file that only we may read.
+
+The servers listen on 127.0.0.1, where every user of the machine may connect: without a password anyone could act as us, since
+Postgres can run programs and Redis can write files.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+
+from deploy.local.errors import LocalError
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(18)
+
+
+@dataclass(frozen=True, slots=True)
+class Credentials:
+    """One password a door."""
+
+    postgres_superuser: str = field(default_factory=_password, repr=False)
+    postgres_role: str = field(default_factory=_password, repr=False)
+    redis: str = field(default_factory=_password, repr=False)
+    flower: str = field(default_factory=_password, repr=False)
+
+
+def load_credentials(path: Path) -> Credentials:
+    """Read the passwords, or make them if there is no file yet.
+
+    Raises
+    ------
+    LocalError
+        The file cannot be read.
+    """
+    if not path.exists():
+        _write(path, Credentials())
+    try:
+        kept = json.loads(path.read_text())
+        return Credentials(**{part.name: str(kept[part.name]) for part in fields(Credentials)})
+    except (OSError, ValueError, KeyError, TypeError) as exc:
+        raise LocalError(
+            f"{path} cannot be read ({exc!r}): it holds the passwords of the servers under {path.parent}."
+        ) from exc
+
+
+def _write(path: Path, credentials: Credentials) -> None:
+    """Write under another name and rename: a file cut short would lock us out of our own data."""
+    unfinished = path.with_suffix(".unfinished")
+    unfinished.unlink(missing_ok=True)
+    with open(unfinished, "x", opener=lambda name, flags: os.open(name, flags, 0o600)) as file:
+        json.dump(asdict(credentials), file, indent=2)
+    unfinished.replace(path)

@@ -1,0 +1,107 @@
+"""What a deployment consists of, by the person's choices: servers of theirs or ours, and the product's processes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+
+from deploy.local.choices import FLOWER_USER, Choices
+from deploy.local.credentials import Credentials, load_credentials
+from deploy.local.layout import Layout
+from deploy.local.ports import HOST
+from deploy.local.postgres import Postgres
+from deploy.local.process import Service
+from deploy.local.product import Product
+from deploy.local.valkey import Valkey
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """Everything to start, in order.
+
+    Attributes
+    ----------
+    servers : tuple of Service
+        The embedded servers; empty if the person has their own.
+    provision : callable
+        Makes the role and the database, once the servers are ready.
+    prepare : Service
+        The job that migrates and provides a model.
+    processes : tuple of Service
+        The product's own.
+    views : tuple of Service
+        What looks at the processes, and asks them who they are when it starts.
+    settings : mapping of str to str
+        What a shell needs to work with this deployment.
+    """
+
+    servers: tuple[Service, ...]
+    provision: Callable[[], None]
+    prepare: Service
+    processes: tuple[Service, ...]
+    views: tuple[Service, ...]
+    settings: Mapping[str, str]
+    api_url: str
+    flower_url: str
+    flower_login: str
+
+    def services(self) -> Iterator[Service]:
+        """Everything that stays up."""
+        yield from self.servers
+        yield from self.processes
+        yield from self.views
+
+
+def make_plan(layout: Layout, choices: Choices) -> Plan:
+    """Work out what to start; nothing starts yet."""
+    credentials = load_credentials(layout.credentials)
+    postgres = None if choices.database_url else _postgres(layout, choices, credentials)
+    redis = None if choices.redis_url else _redis(layout, choices, credentials)
+    settings = _settings(layout, choices, postgres, redis)
+    product = Product({**choices.environ, **settings, "PYTHONUNBUFFERED": "1"}, layout.log, layout.run / "metrics")
+    flower_login = choices.flower_login or f"{FLOWER_USER}:{credentials.flower}"
+    return Plan(
+        servers=tuple(server.service() for server in (postgres, redis) if server is not None),
+        provision=lambda: _provision(postgres),
+        prepare=product.prepare(),
+        processes=(
+            product.api(choices.api),
+            product.batch_worker(choices.batch_metrics, processes=choices.batch_processes),
+            product.interactive_worker(choices.interactive_metrics),
+        ),
+        views=(product.flower(choices.flower, flower_login),),
+        settings=settings,
+        api_url=f"http://{HOST}:{choices.api.number}",
+        flower_url=f"http://{HOST}:{choices.flower.number}",
+        flower_login=flower_login,
+    )
+
+
+def _postgres(layout: Layout, choices: Choices, credentials: Credentials) -> Postgres:
+    return Postgres(
+        data=layout.postgres,
+        port=choices.postgres,
+        password=credentials.postgres_superuser,
+        role_password=credentials.postgres_role,
+        log=layout.log / "postgres.log",
+    )
+
+
+def _redis(layout: Layout, choices: Choices, credentials: Credentials) -> Valkey:
+    return Valkey(layout.redis, choices.redis, credentials.redis, layout.log / "redis.log")
+
+
+def _settings(layout: Layout, choices: Choices, postgres: Postgres | None, redis: Valkey | None) -> dict[str, str]:
+    return {
+        "DATABASE_URL": postgres.url() if postgres else choices.database_url or "",
+        "REDIS_URL": redis.url() if redis else choices.redis_url or "",
+        "MODEL_STORAGE_PATH": choices.environ.get("MODEL_STORAGE_PATH", str(layout.models)),
+        "PORT": str(choices.api.number),
+        "CHURN_API_URL": f"http://{HOST}:{choices.api.number}",
+    }
+
+
+def _provision(postgres: Postgres | None) -> None:
+    if postgres is not None:
+        postgres.ensure_role()
+        postgres.ensure_database()

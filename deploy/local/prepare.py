@@ -1,0 +1,106 @@
+"""The job between servers and processes: migrate the database, and see to it that a model is active.
+
+`python -m deploy.local.prepare`; a process of its own, so that the memory of training goes with it.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+from typing import Final
+
+from sqlalchemy import Connection, Engine
+
+from db.engine import make_engine
+from db.errors import Conflict
+from db.models import activate_model, current_model, register_model
+from db.schema import upgrade
+from deploy.local.errors import LocalError
+from deploy.local.product import NEWS
+from scoring.errors import ChurnError
+from scoring.model import MANIFEST_NAME, load_bundle, save_bundle
+from settings import SettingsError, load_settings
+
+TRAINING_ROWS: Final = 50_000
+TRAINING_SEED: Final = 1
+"""Differs from the demo's customers' seed: a model should not be shown at work on the rows that it learnt."""
+
+
+def provide_model(engine: Engine, storage: Path, version: str, *, training_rows: int = TRAINING_ROWS) -> None:
+    """Leave the database with an active model; if there is none, with one trained on synthetic customers.
+
+    Parameters
+    ----------
+    storage : Path
+        The folder of all bundles.
+    version : str
+        Name of the model that is trained, and of its folder in `storage`.
+
+    Raises
+    ------
+    LocalError
+        The active model's bundle is not where it should be.
+    """
+    with engine.begin() as conn:
+        try:
+            champion = current_model(conn)
+        except Conflict:
+            _train_unless_stored(storage / version, version, training_rows)
+            _activate(conn, storage / version)
+            return
+    folder = storage / champion.location
+    if not (folder / MANIFEST_NAME).is_file():
+        raise LocalError(
+            f"The database's active model is {champion.version}, but its bundle is not in {folder}: bring it back, set "
+            "MODEL_STORAGE_PATH to where it is, or begin anew with `make clean`."
+        )
+
+
+def _train_unless_stored(folder: Path, version: str, rows: int) -> None:
+    """Train, unless an earlier start got as far as storing the bundle."""
+    if folder.exists():
+        return
+    # scikit-learn takes seconds to import, and every start but the first does without it.
+    from datasets.synthetic import DESCRIPTION, generate
+    from scoring.train import train
+
+    labelled = generate(rows, seed=TRAINING_SEED)
+    source = f"{DESCRIPTION} (generate({rows}, seed={TRAINING_SEED}))"
+    model = train(labelled, version=version, data=source, synthetic=True, seed=TRAINING_SEED)
+    save_bundle(folder, model)
+    _tell(f"Trained model {version} on {rows:,} synthetic customers: AUC {model.metrics.auc:.3f} on held-out ones.")
+
+
+def _activate(conn: Connection, folder: Path) -> None:
+    bundle = load_bundle(folder)
+    register_model(
+        conn,
+        version=bundle.manifest.version,
+        location=folder.name,
+        sha256=bundle.sha256,
+        metrics=bundle.manifest.metrics,
+        manifest=json.loads(bundle.manifest.to_bytes()),
+    )
+    activate_model(conn, bundle.manifest.version)
+
+
+def _tell(what: str) -> None:
+    sys.stdout.write(f"{NEWS}{what}\n")
+
+
+def main() -> int:
+    """Prepare the database and the model that the settings name; returns the exit code."""
+    try:
+        settings = load_settings()
+        upgrade(settings.database_url)
+        engine = make_engine(settings.database_url, pooled=False, application_name="churn-prepare")
+        provide_model(engine, settings.model_storage_path, settings.default_model_version)
+    except (ChurnError, LocalError, SettingsError) as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

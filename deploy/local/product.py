@@ -1,0 +1,133 @@
+"""The product's own processes: how to start each and how to see that it serves."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Final
+
+import httpx
+
+from deploy.local.layout import PROJECT
+from deploy.local.ports import HOST, Port
+from deploy.local.process import Service
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE
+
+NEWS: Final = "news: "
+"""Lines of the preparing job that begin like this are for the person at the terminal."""
+_PREPARE_TIMEOUT_S: Final = 600.0
+
+
+@dataclass(frozen=True, slots=True)
+class Product:
+    """What all processes share.
+
+    Attributes
+    ----------
+    env : mapping of str to str
+        Their settings, see settings.py.
+    log : Path
+        The folder of their logs.
+    metrics : Path
+        Where the processes behind one port add up their counters; removed and made anew at each start.
+    """
+
+    env: Mapping[str, str]
+    log: Path
+    metrics: Path
+
+    def prepare(self) -> Service:
+        """Migrate and see to it that a model is active; a job that ends by itself."""
+        return self._service(
+            "prepare", [sys.executable, "-m", "deploy.local.prepare"], lambda: True, timeout_s=_PREPARE_TIMEOUT_S
+        )
+
+    def api(self, port: Port) -> Service:
+        """Return the HTTP API under gunicorn."""
+        argv = [_script("gunicorn"), "--config", "api/gunicorn_conf.py", "api.app:create_app()"]
+        ready = _answers(f"http://{self._host}:{port.number}/health/ready")
+        return self._counting(self._service("api", argv, ready, ports=(port,), env={"PORT": str(port.number)}))
+
+    def batch_worker(self, metrics: Port, *, processes: int = 2) -> Service:
+        """Return the worker of the batch queues; `metrics` is the port that shows its counters."""
+        argv = ["-n", "batch@%h", "-Q", ",".join(BATCH_QUEUES), "-c", str(processes)]
+        return self._worker("batch-worker", argv, metrics)
+
+    def interactive_worker(self, metrics: Port) -> Service:
+        """Return the worker of single predictions, which never wait behind a batch."""
+        return self._worker("interactive-worker", ["-n", "interactive@%h", "-P", "solo", "-Q", PREDICTIONS_QUEUE], metrics)
+
+    def flower(self, port: Port, login: str) -> Service:
+        """Return the live view of the workers; `login` is ``user:password``."""
+        argv = [_script("celery"), "-A", "workers.app", "flower", "--conf=deploy/flower/flowerconfig.py"]
+        argv += [f"--port={port.number}", f"--address={HOST}"]
+        ready = _answers(f"http://{HOST}:{port.number}/healthcheck")
+        # By the environment: arguments can be read by every user of the machine.
+        return self._service("flower", argv, ready, ports=(port,), env={"FLOWER_BASIC_AUTH": login}, stop_timeout_s=5.0)
+
+    @property
+    def _host(self) -> str:
+        """Where API and metrics can be reached, whatever they listen on."""
+        host = self.env.get("HOST", HOST)
+        return HOST if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
+
+    def _worker(self, name: str, arguments: list[str], metrics: Port) -> Service:
+        argv = [_script("celery"), "-A", "workers.app", "worker", *arguments]
+        # A worker shows its counters once it consumes.
+        ready = _answers(f"http://{self._host}:{metrics.number}/metrics")
+        env = {"WORKER_METRICS_PORT": str(metrics.number)}
+        return self._counting(self._service(name, argv, ready, ports=(metrics,), env=env))
+
+    def _counting(self, service: Service) -> Service:
+        """Give a service of several processes a folder to add up their counters in."""
+        folder = self.metrics / service.name
+
+        def make_folder() -> list[str]:
+            # Counters of processes that are gone would be added up too.
+            shutil.rmtree(folder, ignore_errors=True)
+            folder.mkdir(parents=True)
+            return []
+
+        return replace(service, env={**(service.env or {}), "PROMETHEUS_MULTIPROC_DIR": str(folder)}, prepare=make_folder)
+
+    def _service(
+        self,
+        name: str,
+        argv: list[str],
+        ready: Callable[[], bool],
+        *,
+        ports: tuple[Port, ...] = (),
+        env: Mapping[str, str] | None = None,
+        timeout_s: float = 60.0,
+        stop_timeout_s: float = 15.0,
+    ) -> Service:
+        return Service(
+            name=name,
+            argv=tuple(argv),
+            log=self.log / f"{name}.log",
+            ready=ready,
+            cwd=PROJECT,
+            env={**self.env, **(env or {})},
+            start_timeout_s=timeout_s,
+            stop_timeout_s=stop_timeout_s,
+            ports=ports,
+        )
+
+
+def _script(name: str) -> str:
+    """Return a command of the virtual environment that runs us."""
+    return str(Path(sys.executable).with_name(name))
+
+
+def _answers(url: str) -> Callable[[], bool]:
+    def ready() -> bool:
+        try:
+            # No proxy from the environment may stand between us and our own processes.
+            return httpx.get(url, timeout=2.0, trust_env=False).is_success
+        except httpx.HTTPError:
+            return False
+
+    return ready

@@ -1,0 +1,67 @@
+"""Fixtures of the acceptance tests: a model, the real processes, and a client that speaks HTTP to them."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Final
+
+import pytest
+from sqlalchemy import Engine
+
+from client import ChurnClient
+from deploy.local.prepare import provide_model
+from tests.acceptance.stack import Stack, running_stack
+from tests.servers import temporary_folder
+
+MODEL: Final = "acceptance-1"
+
+
+@pytest.fixture(scope="session")
+def model_storage() -> Iterator[Path]:
+    """A folder for bundles; the model in it is trained by the first module that asks for `active_model`."""
+    with temporary_folder() as folder:
+        yield folder
+
+
+@pytest.fixture(scope="module")
+def active_model(engine: Engine, model_storage: Path) -> str:
+    """The version of a model, trained on few synthetic customers, that is active in this module's database."""
+    provide_model(engine, model_storage, MODEL, training_rows=6_000)
+    return MODEL
+
+
+@pytest.fixture(scope="module")
+def stack_settings() -> Mapping[str, str]:
+    """Settings of this module's processes beside the usual ones; a module overrides this fixture."""
+    return {}
+
+
+@pytest.fixture(scope="module")
+def stack(
+    postgres_url: str,
+    redis_url: str,
+    model_storage: Path,
+    active_model: str,
+    stack_settings: Mapping[str, str],
+    request: pytest.FixtureRequest,
+) -> Iterator[Stack]:
+    """The real processes on this module's database; their last words are shown if a test of the module fails."""
+    failed_before = request.session.testsfailed
+    with (
+        temporary_folder() as folder,
+        running_stack(
+            folder, database_url=postgres_url, redis_url=redis_url, models=model_storage, settings=stack_settings
+        ) as running,
+    ):
+        yield running
+        if request.session.testsfailed > failed_before:
+            sys.stderr.write("\n".join(running.log_tails()))
+
+
+@pytest.fixture(scope="module")
+def churn(stack: Stack) -> Iterator[ChurnClient]:
+    """A client of the running API."""
+    with ChurnClient(stack.api_url) as client:
+        yield client

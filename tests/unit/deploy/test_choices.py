@@ -1,0 +1,48 @@
+"""What the person may choose, and how a slip is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from deploy.local.choices import read_choices
+from deploy.local.errors import LocalError
+
+NO_FILE = Path("/nowhere/.env")
+
+
+def test_the_defaults_are_the_documented_ports() -> None:
+    choices = read_choices(NO_FILE, {})
+    ports = (choices.api, choices.flower, choices.postgres, choices.redis, choices.batch_metrics, choices.interactive_metrics)
+    assert [(port.variable, port.number) for port in ports] == [
+        ("PORT", 8001),
+        ("FLOWER_PORT", 5555),
+        ("POSTGRES_PORT", 54329),
+        ("REDIS_PORT", 63799),
+        ("WORKER_METRICS_PORT", 9101),
+        ("INTERACTIVE_METRICS_PORT", 9102),
+    ]
+    assert choices.database_url is None
+    assert choices.redis_url is None
+
+
+def test_the_environment_goes_over_the_file_and_a_blank_counts_as_nothing(tmp_path: Path) -> None:
+    env_file = tmp_path / ".env"
+    env_file.write_text("PORT=9000\nREDIS_URL=redis://mine\nDATABASE_URL=\n")
+    choices = read_choices(env_file, {"PORT": "9001", "REDIS_URL": ""})
+    assert choices.api.number == 9001
+    assert choices.redis_url == "redis://mine"
+    assert choices.database_url is None
+    assert choices.environ["PORT"] == "9001"
+
+
+@pytest.mark.parametrize("value", ["0", "65536", "-1", "80 80", "http", "٣"])
+def test_what_is_not_a_port_is_refused_by_its_variable(value: str) -> None:
+    with pytest.raises(LocalError, match=r"FLOWER_PORT=.* must be a whole number from 1 to 65535"):
+        read_choices(NO_FILE, {"FLOWER_PORT": value})
+
+
+def test_one_port_for_two_things_is_refused_by_both_variables() -> None:
+    with pytest.raises(LocalError, match="PORT and REDIS_PORT both say 8001"):
+        read_choices(NO_FILE, {"REDIS_PORT": "8001"})

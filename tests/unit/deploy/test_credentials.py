@@ -1,0 +1,32 @@
+"""Passwords are made once, kept to ourselves, and never shown by accident."""
+
+from __future__ import annotations
+
+import stat
+from pathlib import Path
+
+import pytest
+
+from deploy.local.credentials import Credentials, load_credentials
+from deploy.local.errors import LocalError
+
+
+def test_passwords_are_made_once_and_only_we_may_read_them(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.json"
+    made = load_credentials(path)
+    assert load_credentials(path) == made
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert len({made.postgres_superuser, made.postgres_role, made.redis, made.flower}) == 4
+
+
+def test_a_representation_shows_no_password() -> None:
+    assert repr(Credentials()) == "Credentials()"
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"redis": '])
+def test_a_damaged_file_is_named_rather_than_replaced(tmp_path: Path, content: str) -> None:
+    path = tmp_path / "credentials.json"
+    path.write_text(content)
+    with pytest.raises(LocalError, match=r"credentials\.json cannot be read"):
+        load_credentials(path)
+    assert path.read_text() == content
