@@ -61,7 +61,7 @@ _HOLD_DELETIONS = text("SELECT pg_advisory_xact_lock_shared(7163)")
 # A deletion's time is the database's clock while it ran; one day is far longer than any transaction may stay open.
 _DELETED = text("""
     SELECT d.customer_id FROM customer_deletions d
-     WHERE d.deleted_at > CAST(:since AS timestamptz) - interval '1 day'
+     WHERE d.deleted_at > CAST(:since AS timestamptz) - make_interval(days => CASE WHEN :in_full THEN 0 ELSE 1 END)
        AND NOT EXISTS (SELECT FROM customers c WHERE c.customer_id = d.customer_id)
 """)
 
@@ -156,13 +156,16 @@ def unknown_ids(conn: Connection, ids: Sequence[str]) -> set[str]:
     return set(conn.execute(_UNKNOWN, {"ids": list(ids)}).scalars())
 
 
-def hold_deletions(conn: Connection, *, since: datetime) -> set[str]:
+def hold_deletions(conn: Connection, *, since: datetime, in_full: bool = False) -> set[str]:
     """Keep customers from being deleted until this transaction ends, and say which were deleted before.
 
     Parameters
     ----------
     since : datetime
-        When the caller's work was submitted; deletions before it were seen when the customers were read.
+        When the caller's work was submitted.
+    in_full : bool
+        Whether the caller brings the customers along: then one who was deleted before the submit comes back by it. Who reads
+        stored customers must also know of deletions that began before the submit and were committed after the reading.
 
     Returns
     -------
@@ -170,4 +173,4 @@ def hold_deletions(conn: Connection, *, since: datetime) -> set[str]:
         Ids of deleted customers that have not come back; usually empty.
     """
     conn.execute(_HOLD_DELETIONS)
-    return set(conn.execute(_DELETED, {"since": since}).scalars())
+    return set(conn.execute(_DELETED, {"since": since, "in_full": in_full}).scalars())

@@ -128,7 +128,7 @@ def _close(
     conn: Connection, claim: ChunkClaim, wanted: pa.Table, customers: pa.Table, scores: Scores, *, is_upload: bool
 ) -> tuple[bool, dict[str, int]]:
     close_chunk(conn, claim)
-    gone = hold_deletions(conn, since=claim.submitted_at)
+    gone = hold_deletions(conn, since=claim.submitted_at, in_full=is_upload)
     if gone:
         kept = pc.invert(pc.is_in(customers.column(CUSTOMER_ID), value_set=pa.array(sorted(gone), pa.string())))
         mask = kept.combine_chunks().to_numpy(zero_copy_only=False)

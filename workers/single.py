@@ -74,7 +74,7 @@ def _score_claimed(resources: Resources, claim: RequestClaim) -> None:
     )
     with resources.engine.begin() as conn:
         finish_request(conn, claim)
-        if claim.customer_id in hold_deletions(conn, since=claim.submitted_at):
+        if claim.customer_id in hold_deletions(conn, since=claim.submitted_at, in_full=claim.customer is not None):
             raise NotFound(claim.customer_id)
         if claim.customer is not None:
             put_customer(conn, claim.customer, submitted_at=claim.submitted_at)
