@@ -104,6 +104,8 @@ def to_json(value: object) -> str:
 
 def _wrap(context: ExceptionContext) -> DatabaseUnavailable | None:
     # SQLAlchemy raises what the hook returns; `context.chained_exception` is only for the hooks that follow.
+    if context.is_pre_ping:
+        return None  # The pool's own look at a connection: a broken one is replaced, which an error of ours would prevent.
     original = context.original_exception
     if isinstance(original, _PASSING) or (isinstance(original, psycopg2.OperationalError) and original.pgcode is None):
         return DatabaseUnavailable(str(original).strip().splitlines()[0] if str(original) else "lost")
