@@ -63,6 +63,17 @@ class Column:
     codes: NDArray[np.int8]
 
 
+def accepts(feature: Feature | None, kind: pa.DataType) -> bool:
+    """Whether a typed column can hold a feature, or the customer ids where it is None."""
+    if pa.types.is_null(kind) or _is_text(kind):
+        return True
+    integer = bool(pa.types.is_integer(kind))
+    if feature is None or feature.kind is Kind.BOOLEAN:
+        return integer or (feature is not None and bool(pa.types.is_boolean(kind)))
+    is_number = integer or pa.types.is_floating(kind) or pa.types.is_decimal(kind)
+    return feature.kind is not Kind.CATEGORY and bool(is_number)
+
+
 def read_feature(feature: Feature, raw: RawColumn) -> Column:
     """Decide one feature's column."""
     values = raw.values
@@ -76,7 +87,8 @@ def read_feature(feature: Feature, raw: RawColumn) -> Column:
         values = values.cast(pa.string())  # a Parquet column of 0 and 1, read as the words they are
     if _is_text(values.type):
         return _read_text(feature, values, cells=raw.cells)
-    return _read_numbers(feature, values.cast(pa.float64()), _no_codes(len(values)))
+    # An integer that no double holds exactly is far out of every range, so it may be rounded.
+    return _read_numbers(feature, values.cast(pa.float64(), safe=False), _no_codes(len(values)))
 
 
 def read_ids(raw: RawColumn) -> Column:

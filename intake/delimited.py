@@ -18,16 +18,13 @@ from numpy.typing import NDArray
 from intake.assemble import RawRows
 from intake.columns import RawColumn
 from intake.header import check_columns
-from intake.slices import SLICE_ROWS, Limits
+from intake.slices import MAX_MALFORMED_ROWS, SLICE_ROWS, Limits
 from intake.streams import HEAD_BYTES, Readable, Rewound, read_up_to
 from schemas.faults import FieldFault, show
 from scoring.errors import UnreadableFile
 from scoring.features import COLUMNS, FEATURES, MISSING_WORDS, Code, Kind
 
 DELIMITERS: Final = ",;\t|"
-
-MAX_MALFORMED_ROWS: Final = 100_000
-"""Rows of a wrong width after which the file as a whole is not what it says; bounds what is held about them."""
 
 _MISSING_CELLS: Final = sorted(
     {form for word in MISSING_WORDS for form in (word, word.upper(), word.title(), word.capitalize())}

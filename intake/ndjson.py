@@ -13,7 +13,7 @@ import pyarrow.json as pajson
 from intake.assemble import RawRows
 from intake.columns import RawColumn
 from intake.records import raw_rows
-from intake.slices import SLICE_ROWS, Limits
+from intake.slices import MAX_MALFORMED_ROWS, SLICE_ROWS, Limits
 from intake.streams import Readable
 from schemas.faults import FieldFault, show
 from scoring.errors import UnreadableFile
@@ -36,13 +36,18 @@ def read_ndjson(text: Readable, limits: Limits) -> Iterator[RawRows]:
     Raises
     ------
     UnreadableFile
-        Codes cell_too_large, empty_batch, and those of the streams below.
+        Codes cell_too_large, not_ndjson, empty_batch, and those of the streams below.
     """
-    first_row = 0
+    first_row = n_malformed = 0
     for block in _blocks(text, limits):
         for raw in _read_block(block, first_row):
             yield raw
             first_row += raw.n_rows
+            n_malformed += sum(fault.code is Code.MALFORMED_ROW for _, fault in raw.broken)
+            if n_malformed > MAX_MALFORMED_ROWS:
+                raise UnreadableFile(
+                    f"More than {MAX_MALFORMED_ROWS:,} lines are not valid JSON. Check the content type.", code="not_ndjson"
+                )
     if first_row == 0:
         raise UnreadableFile("The file has no lines. Send at least one customer.", code="empty_batch")
 
@@ -118,11 +123,21 @@ def _read_lines(lines: Sequence[bytes], first_row: int) -> RawRows:
     broken: list[tuple[int, FieldFault]] = []
     for row, line in enumerate(lines, first_row):
         try:
-            objects.append(json.loads(line))
+            objects.append(_decode(line))
             rows.append(row)
         except (ValueError, RecursionError) as error:
             broken.append((row, _malformed(line, error)))
     return raw_rows(rows, objects, broken)
+
+
+def _decode(line: bytes) -> object:
+    try:
+        return json.loads(line)
+    except json.JSONDecodeError:
+        raise
+    except ValueError:
+        # Python converts no integer of more than 4,300 digits; as a double it is infinite, as Arrow reads it.
+        return json.loads(line, parse_int=float)
 
 
 def _malformed(line: bytes, error: Exception) -> FieldFault:

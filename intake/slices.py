@@ -15,6 +15,10 @@ SLICE_ROWS: Final = 16_384
 """Rows read at a time; bounds the memory that row faults can take when every cell of a file is wrong."""
 
 
+MAX_MALFORMED_ROWS: Final = 100_000
+"""Rows that are no records after which a file is not what it says; bounds what is held about them."""
+
+
 @dataclass(frozen=True, slots=True)
 class Limits:
     """Bounds of one upload; the defaults suit a test, the API and the workers pass their settings.
@@ -26,12 +30,15 @@ class Limits:
     max_decompressed_bytes : int
         Bytes of text after gzip, or of all columns that a Parquet footer declares.
     max_row_bytes : int
-        Bytes of one CSV record or NDJSON line; also the size of the blocks that are read.
+        Bytes of one CSV record or NDJSON line, and of the blocks that are read; Arrow reads up to 32 CSV blocks ahead.
+    parquet_memory_bytes : int
+        Address space of the process that decodes a Parquet file.
     """
 
     max_rows: int = 10_000_000
     max_decompressed_bytes: int = 8 * 2**30
     max_row_bytes: int = 2**20
+    parquet_memory_bytes: int = 2 * 2**30
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from scoring.errors import UnreadableFile
 HEAD_BYTES: Final = 64 * 1024
 """Bytes looked at to recognise a format; a CSV header is at most this long."""
 
-_GZIP_MAGIC: Final = b"\x1f\x8b"
+GZIP_MAGIC: Final = b"\x1f\x8b"
 _UTF16_MARKS: Final = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)
 _FOREIGN: Final = {
     b"PK\x03\x04": "a zip archive or an Excel workbook; save the sheet as CSV in UTF-8",
@@ -180,7 +180,7 @@ def open_bytes(stream: BinaryIO, *, encoding: str | None, limits: Limits) -> Rea
     for layer in range(2):
         head = read_up_to(opened, HEAD_BYTES)
         opened = Rewound(head, opened)
-        if head.startswith(_GZIP_MAGIC):
+        if head.startswith(GZIP_MAGIC):
             opened = Gunzipped(opened, limits)
         elif head and layer == 0 and name != "identity":
             raise UnreadableFile(

@@ -16,6 +16,8 @@ SHOWN_LENGTH: Final = 100
 MAX_UNKNOWN_FIELDS: Final = 10
 """Unknown fields named for one customer; a row of a thousand strange keys is as wrong as one of ten."""
 
+_LAST_EXACT_INTEGER: Final = 2.0**53
+
 _FEATURE: Final[Mapping[str, Feature]] = {feature.name: feature for feature in FEATURES}
 
 _WRONG_TYPE: Final[Mapping[Kind, str]] = {
@@ -104,20 +106,22 @@ def show(value: object) -> str | None:
         return _printable(value[:SHOWN_LENGTH])
     if isinstance(value, bool):
         return "true" if value else "false"
-    if isinstance(value, float):
-        return _show_float(value)
-    if isinstance(value, int):
-        # Python refuses to print an integer of more than 4,300 digits.
-        return str(value) if value.bit_length() <= 300 else "an integer of more than 90 digits"
+    if isinstance(value, int | float):
+        return _show_number(value)
     return "[...]" if isinstance(value, list) else "{...}"
 
 
-def _show_float(value: float) -> str:
-    if math.isnan(value):
+def _show_number(value: float) -> str:
+    """A number as its double reads in JSON, since some readers never see whether 42 or 42.0 was written."""
+    try:
+        number = float(value)
+    except OverflowError:
+        number = math.inf if value > 0 else -math.inf
+    if math.isnan(number):
         return "NaN"
-    if math.isinf(value):
-        return "Infinity" if value > 0 else "-Infinity"
-    return repr(value)
+    if math.isinf(number):
+        return "Infinity" if number > 0 else "-Infinity"
+    return str(int(number)) if number.is_integer() and abs(number) < _LAST_EXACT_INTEGER else repr(number)
 
 
 def _printable(text: str) -> str:

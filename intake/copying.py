@@ -1,0 +1,26 @@
+"""Customers as CSV for COPY, written by column."""
+
+from __future__ import annotations
+
+import io
+from typing import BinaryIO, Final
+
+import pyarrow as pa
+from pyarrow import csv
+
+from scoring.features import COLUMNS
+
+_WITHOUT_HEADER: Final = csv.WriteOptions(include_header=False)
+
+
+def customer_rows(customers: pa.Table) -> BinaryIO:
+    """Rows for `db.customers.upsert_customers`; each customer stands in the table once."""
+    columns = [_plain(customers.column(name)) for name in COLUMNS]
+    buffer = io.BytesIO()
+    csv.write_csv(pa.Table.from_arrays(columns, names=list(COLUMNS)), buffer, _WITHOUT_HEADER)
+    buffer.seek(0)
+    return buffer
+
+
+def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
