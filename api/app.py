@@ -5,26 +5,39 @@ from __future__ import annotations
 from typing import Any, Final
 
 import structlog
-from flask import Flask
+from flask import Flask, request
 from flask_smorest import Api
 
+from api.answers import PREFIX
+from api.batches import batches
+from api.customers import customers
 from api.docs import docs
 from api.errors import register_errors
 from api.headers import register_headers
 from api.health import health
-from api.logs import configure_logs
 from api.metrics import register_metrics
+from api.models import models
+from api.predictions import predictions
 from api.resources import make_resources, register_resources
+from api.stats import LedgerGauges, stats
 from api.tracing import register_tracing
+from db.errors import NotFound
+from logs import configure_logs
+from schemas.customer import CustomerSchema
 from schemas.problem import ProblemSchema
 from settings import Settings, load_settings
 
-PREFIX: Final = "/api/v1"
 API_VERSION: Final = "1.0.0"
 
 _DESCRIPTION: Final = (
     "Churn predictions for one customer at once, or for millions in a batch. A batch that was answered with 202 is stored and"
     " never lost: poll it, then fetch its results in input order. Errors are `application/problem+json` (RFC 9457)."
+)
+
+_ALIASES: Final = (
+    ("/predict", "predictions.post_prediction", "POST"),
+    ("/batch-predict", "batches.post_batch", "POST"),
+    ("/batch/status/<batch_id>", "batches.get_one_batch", "GET"),
 )
 
 _log = structlog.get_logger(__name__)
@@ -64,11 +77,13 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(_flask_config(settings))
     app.url_map.strict_slashes = False
-    register_resources(app, make_resources(settings))
+    resources = make_resources(settings)
+    register_resources(app, resources)
     register_tracing(app)
     register_headers(app, settings)
-    register_metrics(app)
+    register_metrics(app, LedgerGauges(resources.engine))
     register_errors(app)
+    app.before_request(_refuse_nul)
     _register_blueprints(app)
     return app
 
@@ -88,8 +103,20 @@ def _flask_config(settings: Settings) -> dict[str, Any]:
 
 def _register_blueprints(app: Flask) -> None:
     api = _ProblemApi(app)
+    api.spec.components.schema("Customer", schema=CustomerSchema)
     api.register_blueprint(health)
-    # The same views under the versioned prefix; described once.
+    for noun in (predictions, batches, customers, models, stats):
+        api.register_blueprint(noun, url_prefix=PREFIX)
+    # The same views under the versioned prefix or an older name; described once.
     app.register_blueprint(health, name="health_v1", url_prefix=PREFIX)
     app.register_blueprint(docs)
     app.register_blueprint(docs, name="docs_v1", url_prefix=PREFIX)
+    for alias, endpoint, method in _ALIASES:
+        app.add_url_rule(f"{PREFIX}{alias}", endpoint, methods=[method])
+
+
+def _refuse_nul() -> None:
+    """Answer 404 to names that hold a NUL, which nothing stored can: Postgres has no such text, and the driver would raise."""
+    texts = [*(request.view_args or {}).values(), *request.args.values()]
+    if any("\x00" in text for text in texts):
+        raise NotFound("a name cannot hold a NUL character")

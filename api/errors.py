@@ -7,6 +7,7 @@
     |   |-- BodyTooLarge      413 above a stated limit
     |   |-- UnsupportedMedia  415 a content type or encoding that nothing here reads
     |   |-- Unprocessable     422 parsed, but against the rules; every bad row is named
+    |   |-- ScoringFailed     500 a single prediction failed in every attempt
     |   `-- NotReady          503 this process must not get traffic yet
     `-- (the trees of scoring.errors and db.errors, whose statuses are in `_STATUS`)
 
@@ -93,6 +94,13 @@ class Unprocessable(ApiError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     default_code = "invalid_request"
+
+
+class ScoringFailed(ApiError):
+    """A single prediction failed in every attempt, and not by its customer's fault."""
+
+    status = HTTPStatus.INTERNAL_SERVER_ERROR
+    default_code = "scoring_failed"
 
 
 class NotReady(ApiError):

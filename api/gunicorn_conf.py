@@ -13,7 +13,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from api.logs import logging_config
+from logs import logging_config
 from settings import load_settings
 
 # prometheus_client chooses how it counts when it is first imported, so it is imported by the workers and the hooks alone, after

@@ -10,10 +10,14 @@ from flask import Flask, current_app
 from redis import Redis
 from sqlalchemy import Engine
 
+from broker.app import make_producer
+from broker.hints import Publisher, Window
+from broker.replies import make_redis
 from db.engine import make_engine
 from settings import Settings
 
 _KEY: Final = "churn"
+_KEPT_FREE: Final = 4
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,6 +26,8 @@ class Resources:
 
     Attributes
     ----------
+    holding : threading.BoundedSemaphore
+        Threads that long polls and event streams may hold at once; the rest answer the other requests.
     stopping : threading.Event
         Set when the process was asked to stop: long polls and event streams end then, so that a restart does not wait for them.
     """
@@ -29,6 +35,8 @@ class Resources:
     settings: Settings
     engine: Engine
     redis: Redis
+    publisher: Publisher
+    holding: threading.BoundedSemaphore
     stopping: threading.Event = field(default_factory=threading.Event)
 
 
@@ -40,9 +48,9 @@ def make_resources(settings: Settings) -> Resources:
         max_overflow=settings.database_max_overflow,
         application_name=f"{settings.app_name}-api",
     )
-    timeout_s = settings.broker_timeout_seconds
-    redis = Redis.from_url(settings.redis_url, socket_connect_timeout=timeout_s, socket_timeout=timeout_s)
-    return Resources(settings, engine, redis)
+    redis = make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds)
+    publisher = Publisher(engine, make_producer(settings), Window.of(settings))
+    return Resources(settings, engine, redis, publisher, threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE)))
 
 
 def register_resources(app: Flask, resources: Resources) -> None:

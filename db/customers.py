@@ -23,6 +23,9 @@ _STAGE: Final = text(
 )
 _STAGE_COPY: Final = f"COPY staged_customers ({_NAMES}) FROM STDIN (FORMAT csv)"
 
+# An import calls more than once in one transaction, and must not write its first rows again with its last ones.
+_UNSTAGE: Final = text("TRUNCATE staged_customers")
+
 # The join leaves out what would not change before any row is locked: ON CONFLICT locks, and so rewrites, even a row that its
 # WHERE then spares. Sorted by key, so that two batches with customers in common lock them in one order.
 _UPSERT = text(f"""
@@ -141,7 +144,9 @@ def upsert_customers(conn: Connection, rows: BinaryIO, *, submitted_at: datetime
     """
     conn.execute(_STAGE)
     copy_in(conn, _STAGE_COPY, rows)
-    return conn.execute(_UPSERT, {"submitted_at": submitted_at}).rowcount
+    written = conn.execute(_UPSERT, {"submitted_at": submitted_at}).rowcount
+    conn.execute(_UNSTAGE)
+    return written
 
 
 def copy_customers(conn: Connection, ids: Sequence[str]) -> bytes:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any, Final, cast
 
 import psycopg2
@@ -115,6 +116,12 @@ def _wrap(context: ExceptionContext) -> DatabaseUnavailable | None:
 def ping(conn: Connection) -> None:
     """Ask Postgres for a sign of life."""
     conn.execute(text("SELECT 1"))
+
+
+def clock(conn: Connection) -> datetime:
+    """The database's clock."""
+    now: datetime = conn.execute(text("SELECT clock_timestamp()")).scalar_one()
+    return now
 
 
 def copy_in(conn: Connection, statement: str, source: Any) -> int:

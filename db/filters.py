@@ -39,6 +39,12 @@ def has_match(conn: Connection, conditions: Mapping[str, Mapping[str, Any]]) -> 
     return bool(conn.execute(text(f"SELECT EXISTS (SELECT FROM customers WHERE {where})"), values).scalar_one())
 
 
+def count_matches(conn: Connection, conditions: Mapping[str, Mapping[str, Any]]) -> int:
+    """How many stored customers match."""
+    where, values = _where(conditions)
+    return int(conn.execute(text(f"SELECT count(*) FROM customers WHERE {where}"), values).scalar_one())
+
+
 def copy_matching_ids(conn: Connection, conditions: Mapping[str, Mapping[str, Any]]) -> bytes:
     """Ids of the matching customers in key order, as CSV of one column without a header."""
     where, values = _where(conditions, style="%({})s")

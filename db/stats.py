@@ -16,6 +16,13 @@ _LATENCY = text("""
     SELECT avg(extract(epoch FROM completed_at - submitted_at)) FROM batch_jobs
      WHERE completed_at >= date_trunc('day', now(), 'UTC') AND status IN ('completed', 'partial')
 """)
+# Batches of some size only: what a small one takes is mostly waiting.
+_PACE = text("""
+    SELECT sum(completed_customers) / nullif(sum(extract(epoch FROM completed_at - greatest(started_at, planned_at))), 0)
+      FROM (SELECT completed_customers, completed_at, started_at, planned_at FROM batch_jobs
+             WHERE status IN ('completed', 'partial') AND completed_customers >= 10000
+             ORDER BY submitted_at DESC LIMIT 20) recent
+""")
 _DEPTH = text("""
     SELECT b.priority, count(*) AS n,
            extract(epoch FROM clock_timestamp() - min(b.submitted_at)) AS oldest_s
@@ -68,3 +75,9 @@ def backlog(conn: Connection) -> Backlog:
     rows = conn.execute(_DEPTH).all()
     oldest_s = max((float(row.oldest_s) for row in rows), default=0.0)
     return Backlog({row.priority: row.n for row in rows}, oldest_s, int(conn.execute(_WAITING).scalar_one()))
+
+
+def rows_per_second(conn: Connection) -> float | None:
+    """The pace of the latest batches of some size, from their first chunk to their end; None before there is one."""
+    pace = conn.execute(_PACE).scalar_one()
+    return None if pace is None else float(pace)

@@ -1,0 +1,302 @@
+"""Batches over HTTP: submit, follow, steer, and fetch what came of them."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterator
+from typing import Any, Final
+
+import structlog
+from flask import Response, g, jsonify, request
+from sqlalchemy import Connection
+
+from api.answers import RETRY_AFTER_S, batch_answer, batch_path
+from api.bodies import read_body
+from api.downloads import Listing, errors, results, stream
+from api.errors import NotReady
+from api.media import FORMATS, JSON, MULTIPART, wanted_format
+from api.nouns import Noun, headers
+from api.paging import after, cursor_of, link_to_next
+from api.rehearsal import rehearse
+from api.resources import resources
+from api.submit import Submitted, check_key, submit, submit_retry
+from api.tracing import about_batch
+from api.watching import events, look, wait_for_news
+from db.batches import Batch, get_batch, list_batches, reconcile
+from db.control import cancel_batch, pause_batch, resume_batch, sweep_batch
+from intake.read import MEDIA_TYPES
+from schemas.batch import (
+    BatchListQuerySchema,
+    BatchPageSchema,
+    BatchSchema,
+    DownloadQuerySchema,
+    OptionsSchema,
+    ReconciliationSchema,
+    SubmitSchema,
+    ValidationSchema,
+    WaitQuerySchema,
+)
+from schemas.states import BatchStatus
+
+batches = Noun("batches", __name__, description="Score many customers: submit, follow, fetch.")
+
+_log = structlog.get_logger(__name__)
+
+_FILE: Final = {"schema": {"type": "string", "format": "binary"}}
+_SUBMIT_BODY: Final = {
+    "required": True,
+    "description": "One JSON object, or the file itself (gzip by Content-Encoding) with the options as query parameters,"
+    " or a form with the part `file` and the options as fields.",
+    "content": {
+        JSON: {"schema": SubmitSchema},
+        **dict.fromkeys(MEDIA_TYPES, _FILE),
+        MULTIPART: {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}},
+    },
+}
+_KEY: Final = {
+    "name": "Idempotency-Key",
+    "in": "header",
+    "schema": {"type": "string", "maxLength": 255},
+    "description": "The same key with the same request answers with the same batch for 24 hours.",
+}
+_DOWNLOAD: Final = {
+    200: {
+        "description": "Streamed in input order; what there is so far while the batch runs.",
+        "content": {media_type: _FILE if media_type != JSON else {} for media_type in FORMATS.values()},
+    }
+}
+
+
+@batches.post("/batches")
+@batches.doc(requestBody=_SUBMIT_BODY, parameters=[_KEY])
+@batches.response(202, BatchSchema, headers=headers(location="The batch.", retry_after="Seconds until the first look."))
+@batches.problems(
+    _400="The body cannot be parsed.",
+    _409="The batch_id is taken, or no model is active.",
+    _413="The body is too large.",
+    _415="A content type or encoding that is not read here.",
+    _422="The options or the rows are not valid; every bad row is named.",
+    _503="Postgres is away.",
+)
+def post_batch() -> Response:
+    """Submit a batch.
+
+    It is stored when 202 is answered. A small body is read at once and every bad row named; a large one is read by a worker.
+    """
+    key = check_key(request.headers.get("Idempotency-Key"))
+    with read_body(resources().settings, json_schema=SubmitSchema(), option_schema=OptionsSchema()) as body:
+        submitted = submit(resources(), body, key=key, request_id=g.request_id)
+    return _accepted(submitted)
+
+
+@batches.post("/batches:validate")
+@batches.doc(requestBody=_SUBMIT_BODY)
+@batches.response(200, ValidationSchema)
+@batches.problems(_400="The body cannot be parsed.", _413="The body is too large.", _415="Not read here.", _422="Not valid.")
+def post_validation() -> Response:
+    """Say what a submit of this body would find, and store nothing."""
+    with read_body(resources().settings, json_schema=SubmitSchema(), option_schema=OptionsSchema()) as body:
+        return jsonify(rehearse(resources(), body))
+
+
+@batches.get("/batches")
+@batches.query(BatchListQuerySchema)
+@batches.response(200, BatchPageSchema, headers=headers(link="The next page, rel=next."))
+def get_batches(query: dict[str, Any]) -> Response:
+    """List batches, the newest first."""
+    cursor = after(query.get("cursor"))
+    status, priority, limit = query.get("status"), query.get("priority"), query["limit"]
+    with resources().engine.connect() as conn:
+        found = list_batches(conn, status=status, priority=priority, limit=limit + 1, before=cursor)
+    page = found[:limit]
+    next_cursor = cursor_of(page[-1].submitted_at, page[-1].batch_id) if len(found) > limit else None
+    answer = jsonify(batches=[batch_answer(batch) for batch in page], next_cursor=next_cursor)
+    answer.headers.update(link_to_next(request.path, {"status": status, "priority": priority, "limit": limit}, next_cursor))
+    return answer
+
+
+@batches.get("/batches/<batch_id>")
+@batches.query(WaitQuerySchema)
+@batches.response(200, BatchSchema, headers=headers(etag="Of this state.", retry_after="Seconds until the next look."))
+@batches.response(304, description="Still in the state of If-None-Match.")
+@batches.problems(_404="No such batch.")
+def get_one_batch(query: dict[str, Any], batch_id: str) -> Response:
+    """Say how a batch stands.
+
+    With `wait`, the answer is held until the state differs from If-None-Match or, without that header, until the batch ends.
+    """
+    known = request.if_none_match
+    with _a_thread_to_hold() as may_hold:
+        seen = wait_for_news(
+            resources(),
+            batch_id,
+            is_known=known.contains_weak if known else None,
+            wait_s=query["wait"] if may_hold else 0,
+        )
+    answer = Response(status=304) if known.contains_weak(seen.etag) else jsonify(seen.answer)
+    answer.set_etag(seen.etag, weak=True)
+    answer.headers["Cache-Control"] = "private, no-cache"
+    if not seen.is_final:
+        answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer
+
+
+@batches.get("/batches/<batch_id>/events")
+@batches.doc(responses={200: {"description": "Server-sent events.", "content": {"text/event-stream": {}}}})
+@batches.problems(_404="No such batch.", _503="Too many streams are open.")
+def get_events(batch_id: str) -> Response:
+    """Follow a batch: `progress` at each change, `end` with the last state."""
+    first = look(resources(), batch_id)
+    if not resources().holding.acquire(blocking=False):
+        raise NotReady("Too many event streams are open; poll instead, or try again.", code="too_many_streams")
+    answer = Response(_whole(events(resources(), batch_id, first)), mimetype="text/event-stream")
+    answer.call_on_close(resources().holding.release)
+    answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
+    return answer
+
+
+@batches.post("/batches/<batch_id>/cancel")
+@batches.response(202, BatchSchema)
+@batches.response(200, BatchSchema, description="It was cancelled already.")
+@batches.problems(_404="No such batch.", _409="It has ended otherwise.")
+def post_cancel(batch_id: str) -> Response:
+    """Stop a batch; what has been scored is kept."""
+    answer = _steer(batch_id, cancel_batch, {BatchStatus.CANCELLING, BatchStatus.CANCELLED})
+    with resources().engine.begin() as conn:
+        sweep_batch(conn, batch_id)
+    return answer(_read(batch_id))
+
+
+@batches.post("/batches/<batch_id>/pause")
+@batches.response(202, BatchSchema)
+@batches.response(200, BatchSchema, description="It was paused already.")
+@batches.problems(_404="No such batch.", _409="It has ended, or its input is still being read.")
+def post_pause(batch_id: str) -> Response:
+    """Hold a batch: chunks that are being scored still end, no other is begun."""
+    return _steer(batch_id, pause_batch, {BatchStatus.PAUSED})(_read(batch_id))
+
+
+@batches.post("/batches/<batch_id>/resume")
+@batches.response(202, BatchSchema)
+@batches.response(200, BatchSchema, description="It was not paused.")
+@batches.problems(_404="No such batch.", _409="It has ended.")
+def post_resume(batch_id: str) -> Response:
+    """Let a paused batch go on."""
+    running = {BatchStatus.QUEUED, BatchStatus.VALIDATING, BatchStatus.PROCESSING}
+    answer = _steer(batch_id, resume_batch, running)
+    resources().publisher.nudge()
+    return answer(_read(batch_id))
+
+
+@batches.post("/batches/<batch_id>/retry")
+@batches.doc(parameters=[_KEY])
+@batches.response(202, BatchSchema, headers=headers(location="The child batch."))
+@batches.problems(_404="No such batch.", _409="It has not ended, or has no row that another try could score.")
+def post_retry(batch_id: str) -> Response:
+    """Submit the failed rows of a batch again, as its child and for its model."""
+    key = check_key(request.headers.get("Idempotency-Key"))
+    return _accepted(submit_retry(resources(), batch_id, key=key, request_id=g.request_id))
+
+
+@batches.get("/batches/<batch_id>/results")
+@batches.query(DownloadQuerySchema)
+@batches.doc(responses=_DOWNLOAD)
+@batches.problems(_404="No such batch.", _406="Accept allows no form that there is.")
+def get_results(query: dict[str, Any], batch_id: str) -> Response:
+    """Download the scores in input order."""
+    form = wanted_format(query.get("format"))
+    batch = _read(batch_id)
+    listing = results(resources().engine, batch, first_row=query["first_row"], limit=query.get("limit"))
+    return _download(listing, batch, form)
+
+
+@batches.get("/batches/<batch_id>/errors")
+@batches.query(DownloadQuerySchema)
+@batches.doc(responses=_DOWNLOAD)
+@batches.problems(_404="No such batch.", _406="Accept allows no form that there is.")
+def get_errors(query: dict[str, Any], batch_id: str) -> Response:
+    """Download the rows that were refused or could not be scored, each with its reasons."""
+    form = wanted_format(query.get("format"))
+    batch = _read(batch_id)
+    listing = errors(resources().engine, batch, first_row=query["first_row"], limit=query.get("limit"))
+    return _download(listing, batch, form)
+
+
+@batches.get("/batches/<batch_id>/reconciliation")
+@batches.response(200, ReconciliationSchema)
+@batches.problems(_404="No such batch.")
+def get_reconciliation(batch_id: str) -> Response:
+    """Count where each row of the batch is, in the tables themselves and in one snapshot."""
+    with resources().engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
+        batch, counted = get_batch(conn, batch_id), reconcile(conn, batch_id)
+    return jsonify(
+        batch_id=batch_id,
+        status=batch.status,
+        total=counted.total,
+        completed=counted.completed,
+        failed=counted.failed,
+        cancelled=counted.cancelled,
+        pending=counted.pending,
+        balanced=counted.balanced,
+        counters_agree=counted.counters_agree,
+    )
+
+
+def _accepted(submitted: Submitted) -> Response:
+    batch = submitted.batch
+    about_batch(batch.batch_id)
+    answer = jsonify(batch_answer(batch))
+    answer.status_code = 202
+    answer.headers["Location"] = batch_path(batch.batch_id)
+    answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    if submitted.replayed:
+        answer.headers["Idempotency-Replayed"] = "true"
+    return answer
+
+
+def _steer(batch_id: str, change: Callable[[Connection, str], Batch], already: set[BatchStatus]) -> Callable[[Batch], Response]:
+    """Change a batch; returns how to answer: 200 if it was in that state before, else 202."""
+    with resources().engine.begin() as conn:
+        before = get_batch(conn, batch_id).status
+        change(conn, batch_id)
+
+    def answer(batch: Batch) -> Response:
+        response = jsonify(batch_answer(batch))
+        response.status_code = 200 if before in already else 202
+        return response
+
+    return answer
+
+
+def _read(batch_id: str) -> Batch:
+    with resources().engine.connect() as conn:
+        return get_batch(conn, batch_id)
+
+
+def _download(listing: Listing, batch: Batch, form: str) -> Response:
+    answer = Response(_whole(stream(listing, batch, form)), mimetype=FORMATS[form])
+    if form != "json":
+        name = f"{batch.batch_id}-{listing.name}.{form}"
+        answer.headers.set("Content-Disposition", "attachment", filename=name)
+    answer.vary.add("Accept")
+    return answer
+
+
+def _whole(pieces: Iterator[Any]) -> Iterator[Any]:
+    """Pass a stream on; one that breaks is logged and cut, so that the client sees that it is not whole."""
+    try:
+        yield from pieces
+    except Exception as exc:  # noqa: BLE001 - whatever it is, it ends this stream and is told without its text
+        _log.error("stream broke off", exc_info=exc)
+        raise ConnectionAbortedError("the stream broke off; see the line before") from None
+
+
+@contextlib.contextmanager
+def _a_thread_to_hold() -> Iterator[bool]:
+    """Whether this request may hold its thread; with too many long polls it is answered at once instead."""
+    held = resources().holding.acquire(blocking=False)
+    try:
+        yield held
+    finally:
+        if held:
+            resources().holding.release()

@@ -1,0 +1,241 @@
+"""Bodies: read in bounded memory, whatever their size, and parsed into one shape whatever their form.
+
+A file's bytes go to a temporary file as they come and are hashed on the way. A JSON body has to be parsed as a whole, so it
+has a limit of its own.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import tempfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from typing import Any, BinaryIO, Final, NoReturn, cast
+
+from flask import request
+from marshmallow import Schema, ValidationError
+
+from api.errors import BodyTooLarge, MalformedRequest, NotReady, Unprocessable, UnsupportedMedia, faults_of
+from api.media import JSON, MULTIPART, encoding_of_body, media_type_of_body, media_type_of_part
+from intake.slices import Limits
+from intake.streams import open_bytes
+from scoring.errors import UnreadableFile
+from settings import Settings
+
+_BLOCK_BYTES: Final = 1 << 18
+_IN_MEMORY_BYTES: Final = 1 << 20
+
+
+@dataclass(frozen=True, slots=True)
+class Upload:
+    """A file that was sent: rewound, seekable, gone when the request ends.
+
+    Attributes
+    ----------
+    encoding : str or None
+        "gzip" where Content-Encoding said so; a gzip file within is recognised by its readers.
+    """
+
+    stream: BinaryIO
+    size: int
+    media_type: str
+    encoding: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Body:
+    """A request's input, in exactly one of its four forms, and its options.
+
+    Attributes
+    ----------
+    sha256 : str
+        Of all that makes two requests the same: form, options and content.
+    size : int
+        Bytes of the input as it was sent.
+    """
+
+    options: Mapping[str, Any]
+    sha256: str
+    size: int
+    upload: Upload | None = None
+    customers: list[object] | None = None
+    customer_ids: list[object] | None = None
+    filter: object = field(default=None)
+
+
+@contextmanager
+def read_body(settings: Settings, *, json_schema: Schema, option_schema: Schema) -> Iterator[Body]:
+    """Read the request's body.
+
+    Parameters
+    ----------
+    json_schema : Schema
+        Of a JSON body: the inputs and the options.
+    option_schema : Schema
+        Of the options that accompany a file, as query parameters or fields of a form.
+
+    Raises
+    ------
+    ApiError, UnreadableFile
+        400, 413, 415 or 422, saying what is wrong.
+    """
+    media_type, encoding = media_type_of_body(), encoding_of_body()
+    with ExitStack() as stack:
+        if media_type == JSON:
+            yield _read_json(settings, encoding, json_schema, stack)
+        elif media_type == MULTIPART:
+            yield _read_form(settings, encoding, option_schema, stack)
+        else:
+            options = load(option_schema, request.args.to_dict(), where="parameter")
+            stream, size, sha256 = _spool(settings.max_request_size_mb << 20, stack)
+            upload = Upload(stream, size, media_type, encoding)
+            yield Body(options, _fingerprint(media_type, encoding, request.args.to_dict(), sha256), size, upload=upload)
+
+
+def read_json(settings: Settings) -> object:
+    """Read and parse a JSON body by itself."""
+    if media_type_of_body() != JSON:
+        raise UnsupportedMedia(f"Content-Type must be {JSON}.")
+    with ExitStack() as stack:
+        stream, _, _ = _spool(settings.max_json_size_mb << 20, stack)
+        return _parse(_inflated(stream, encoding_of_body(), settings))
+
+
+def load(schema: Schema, given: object, *, where: str = "pointer") -> dict[str, Any]:
+    """Load an envelope, naming each fault by JSON pointer, or by parameter.
+
+    Raises
+    ------
+    Unprocessable
+        With all faults.
+    """
+    try:
+        return cast(dict[str, Any], schema.load(given))  # type: ignore[arg-type]
+    except ValidationError as exc:
+        faults = list(faults_of(exc.messages))
+        if where == "parameter":
+            faults = [{"parameter": fault.pop("pointer").lstrip("/"), **fault} for fault in faults]
+        said = "; ".join(f"{fault.get(where) or 'body'}: {fault['message']}" for fault in faults[:3])
+        raise Unprocessable(f"The request is not valid. {said}", errors=faults) from exc
+
+
+def _read_json(settings: Settings, encoding: str | None, schema: Schema, stack: ExitStack) -> Body:
+    if request.args:
+        raise Unprocessable("The options of a JSON body are its members, not query parameters.", code="invalid_parameters")
+    stream, size, sha256 = _spool(settings.max_json_size_mb << 20, stack)
+    parsed = _parse(_inflated(stream, encoding, settings))
+    if not isinstance(parsed, dict):
+        raise Unprocessable("The body must be a JSON object.", errors=[_whole_body("must be a JSON object")])
+    try:
+        loaded = load(schema, parsed)
+    except RecursionError:
+        raise _too_deep() from None
+    inputs = {name: loaded.pop(name) for name in ("customers", "customer_ids", "filter") if name in loaded}
+    return Body(loaded, _fingerprint(JSON, encoding, {}, sha256), size, **inputs)
+
+
+def _read_form(settings: Settings, encoding: str | None, schema: Schema, stack: ExitStack) -> Body:
+    if encoding:
+        raise UnsupportedMedia("A form cannot be compressed as a whole; compress the file in it.", code="unsupported_encoding")
+    request.max_content_length = settings.max_request_size_mb << 20
+    parts = request.files.getlist("file")
+    if len(parts) != 1 or len(request.files) != 1:
+        raise Unprocessable("A form must hold exactly one file, in the part 'file'.", code="missing_file")
+    part = stack.enter_context(parts[0])
+    given = {**request.args.to_dict(), **request.form.to_dict()}
+    options = load(schema, given, where="parameter")
+    digest = hashlib.file_digest(part.stream, "sha256").hexdigest()
+    size = part.stream.tell()
+    part.stream.seek(0)
+    media_type = media_type_of_part(part)
+    upload = Upload(cast(BinaryIO, part.stream), size, media_type, None)
+    return Body(options, _fingerprint(MULTIPART, media_type, given, digest), size, upload=upload)
+
+
+def _spool(limit_bytes: int, stack: ExitStack) -> tuple[BinaryIO, int, str]:
+    """Copy the body to a temporary file; returns it rewound, its size and its SHA-256."""
+    if (request.content_length or 0) > limit_bytes:
+        raise _too_large(limit_bytes)
+    request.max_content_length = limit_bytes
+    spool = temporary_file(stack)
+    digest, size = hashlib.sha256(), 0
+    while block := request.stream.read(_BLOCK_BYTES):
+        digest.update(block)
+        size += len(block)
+        if size > limit_bytes:
+            raise _too_large(limit_bytes)
+        _write(spool, block)
+    spool.seek(0)
+    return spool, size, digest.hexdigest()
+
+
+def temporary_file(stack: ExitStack) -> BinaryIO:
+    """A file in memory that moves to the disk when it grows, and is gone when the stack is left."""
+    return cast(BinaryIO, stack.enter_context(tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY_BYTES)))
+
+
+def _write(spool: BinaryIO, block: bytes) -> None:
+    try:
+        spool.write(block)
+    except OSError as exc:
+        raise NotReady(
+            "The server has no room for the body at this moment. Nothing was stored; try again.", code="no_room"
+        ) from exc
+
+
+def _too_large(limit_bytes: int) -> BodyTooLarge:
+    return BodyTooLarge(
+        f"The body exceeds the limit of {limit_bytes:,} bytes. Split it, or send a file as CSV, NDJSON or Parquet."
+    )
+
+
+def _inflated(stream: BinaryIO, encoding: str | None, settings: Settings) -> bytes:
+    """The whole body, decompressed within the limit of a JSON body."""
+    if encoding is None:
+        return stream.read()
+    limit_bytes = settings.max_json_size_mb << 20
+    try:
+        opened = open_bytes(stream, encoding=encoding, limits=Limits(max_decompressed_bytes=limit_bytes))
+        return b"".join(iter(lambda: opened.read(_BLOCK_BYTES), b""))
+    except UnreadableFile as exc:
+        if exc.code == "decompressed_too_large":
+            raise _too_large(limit_bytes) from exc
+        raise MalformedRequest(exc.detail, code=exc.code) from exc
+
+
+def _parse(content: bytes) -> object:
+    if not content.strip():
+        raise MalformedRequest("The body is empty; it must be JSON.", code="malformed_json")
+    try:
+        return json.loads(content.decode("utf-8-sig"))
+    except UnicodeDecodeError as exc:
+        raise MalformedRequest(
+            f"The body is not UTF-8: byte 0x{content[exc.start]:02X} at {exc.start:,}.", code="bad_encoding"
+        ) from exc
+    except json.JSONDecodeError as exc:
+        raise MalformedRequest(
+            f"The body is not JSON: {exc.msg} at line {exc.lineno}, column {exc.colno}.", code="malformed_json"
+        ) from exc
+    except ValueError as exc:  # an integer of more digits than Python converts
+        raise MalformedRequest("The body holds a number of too many digits.", code="malformed_json") from exc
+    except RecursionError:
+        _refuse_depth()
+
+
+def _refuse_depth() -> NoReturn:
+    raise _too_deep() from None
+
+
+def _too_deep() -> MalformedRequest:
+    return MalformedRequest("The body is nested too deeply.", code="malformed_json")
+
+
+def _whole_body(message: str) -> dict[str, Any]:
+    return {"pointer": "", "code": "wrong_type", "message": f"The body {message}."}
+
+
+def _fingerprint(form: str, detail: str | None, options: Mapping[str, str], content_sha256: str) -> str:
+    said = json.dumps([form, detail, sorted(options.items()), content_sha256])
+    return hashlib.sha256(said.encode("utf-8", "backslashreplace")).hexdigest()

@@ -1,0 +1,133 @@
+"""Stored customers: read, written and deleted one by one, or imported as a file."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from flask import Response, jsonify
+from marshmallow import RAISE
+from sqlalchemy import Connection
+
+from api.answers import rfc3339
+from api.bodies import Body, read_body, read_json
+from api.errors import Unprocessable
+from api.media import JSON, MULTIPART
+from api.nouns import Noun
+from api.reading import FaultList, all_slices, invalid_customer, verdict
+from api.resources import resources
+from db.customers import StoredCustomer, delete_customer, get_customer, put_customer, upsert_customers
+from db.engine import clock
+from intake.copying import customer_rows
+from intake.read import MEDIA_TYPES
+from intake.tally import Tally
+from schemas.batch import RowsField
+from schemas.customer import CustomerSchema, read_customer
+from schemas.stored import DeletionQuerySchema, ImportOptionsSchema, ImportSchema, StoredCustomerSchema
+from scoring.features import CUSTOMER_ID, FEATURES, Kind
+from settings import Settings
+
+customers = Noun("customers", __name__, description="The latest values of each customer.")
+
+_MONEY: Final = frozenset(feature.name for feature in FEATURES if feature.kind is Kind.DECIMAL)
+_FILE: Final = {"schema": {"type": "string", "format": "binary"}}
+
+
+class _ImportSchema(ImportOptionsSchema):
+    """A JSON import."""
+
+    class Meta:
+        unknown = RAISE
+
+    customers = RowsField(required=True, metadata={"type": "array", "items": {"$ref": "#/components/schemas/Customer"}})
+
+
+@customers.get("/customers/<customer_id>")
+@customers.response(200, StoredCustomerSchema)
+@customers.problems(_404="No such customer.")
+def get_one_customer(customer_id: str) -> Response:
+    """Read a customer's latest values."""
+    with resources().engine.connect() as conn:
+        return jsonify(_answer(get_customer(conn, customer_id)))
+
+
+@customers.put("/customers/<customer_id>")
+@customers.doc(requestBody={"required": True, "content": {JSON: {"schema": CustomerSchema}}})
+@customers.response(200, StoredCustomerSchema)
+@customers.response(201, StoredCustomerSchema)
+@customers.problems(_400="The body cannot be parsed.", _422="Not valid; every bad field is named.")
+def put_one_customer(customer_id: str) -> Response:
+    """Store a customer's values; `customer_id` may be left out of the body."""
+    parsed = read_json(resources().settings)
+    customer = read_customer({CUSTOMER_ID: customer_id, **parsed} if isinstance(parsed, dict) else parsed)
+    if isinstance(customer, list):
+        raise invalid_customer(customer)
+    if customer[CUSTOMER_ID] != customer_id:
+        raise Unprocessable("customer_id differs from the path's.", code="customer_id_mismatch")
+    with resources().engine.begin() as conn:
+        created = put_customer(conn, customer)
+        answer = jsonify(_answer(get_customer(conn, customer_id)))
+    answer.status_code = 201 if created else 200
+    return answer
+
+
+@customers.delete("/customers/<customer_id>")
+@customers.query(DeletionQuerySchema)
+@customers.response(204)
+@customers.problems(_404="No such customer.")
+def delete_one_customer(query: dict[str, Any], customer_id: str) -> Response:
+    """Delete a customer; the predictions stay, by default without the customer's id."""
+    with resources().engine.begin() as conn:
+        delete_customer(conn, customer_id, keep_history=query["history"] == "keep")
+    return Response(status=204)
+
+
+@customers.post("/customers:import")
+@customers.doc(
+    requestBody={
+        "required": True,
+        "content": {
+            JSON: {"schema": _ImportSchema},
+            **dict.fromkeys(MEDIA_TYPES, _FILE),
+            MULTIPART: {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}},
+        },
+    }
+)
+@customers.response(200, ImportSchema)
+@customers.problems(_400="The body cannot be parsed.", _413="The body is too large.", _415="Not read here.", _422="Bad rows.")
+def post_import() -> Response:
+    """Store many customers without scoring them: all of the good rows, or with `on_error=abort` none."""
+    settings = resources().settings
+    with (
+        read_body(settings, json_schema=_ImportSchema(), option_schema=ImportOptionsSchema()) as body,
+        resources().engine.begin() as conn,
+    ):
+        return jsonify(_import(conn, body, settings))
+
+
+def _import(conn: Connection, body: Body, settings: Settings) -> dict[str, Any]:
+    submitted_at, written = clock(conn), 0
+    tally, faults = Tally(), FaultList()
+    for piece in tally.over(all_slices(body, settings), faults.extend):
+        if piece.customers.num_rows:
+            written += upsert_customers(conn, customer_rows(piece.customers), submitted_at=submitted_at)
+    refused = verdict(tally, on_error=body.options["on_error"], max_error_rate=None)
+    if refused is not None:
+        detail, code = refused
+        raise Unprocessable(detail, code=code, errors=faults.answer())
+    good = tally.total - tally.failed
+    return {
+        "total_customers": tally.total,
+        "written_customers": written,
+        "unchanged_customers": good - written,
+        "failed_customers": tally.failed,
+        "error_summary": dict(tally.errors),
+        "warnings": dict(tally.warnings),
+        "errors": faults.answer(),
+        "errors_listed_all": not faults.is_cut,
+    }
+
+
+def _answer(stored: StoredCustomer) -> dict[str, Any]:
+    # Postgres' numeric comes as Decimal, which JSON would carry as text.
+    values = {name: float(value) if name in _MONEY and value is not None else value for name, value in stored.values.items()}
+    return {**values, "created_at": rfc3339(stored.created_at), "updated_at": rfc3339(stored.updated_at)}

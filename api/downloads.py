@@ -1,0 +1,240 @@
+"""Results and row errors as streams: JSON, CSV, NDJSON or Parquet, page by page, in flat memory, no transaction held open.
+
+A page is a table of text as Postgres wrote it, so a probability is passed on digit by digit; only Parquet and CSV parse it.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Final
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+from pyarrow import csv
+from sqlalchemy import Engine
+
+from db.batches import Batch
+from db.predictions import RESULT_COLUMNS, results_page
+from db.row_errors import RowError, row_errors_page
+from scoring.risk import RECOMMENDED_ACTIONS
+
+_PAGE_ROWS: Final = 20_000
+_ERRORS_A_PAGE: Final = 5_000
+
+RESULTS: Final = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("customer_id", pa.string()),
+        ("churn_probability", pa.float64()),
+        ("risk_category", pa.string()),
+        ("confidence_score", pa.float64()),
+        ("model_version", pa.string()),
+        ("recommended_action", pa.string()),
+        ("prediction_id", pa.string()),
+        ("predicted_at", pa.timestamp("us", tz="UTC")),
+    ]
+)
+ERRORS: Final = pa.schema(
+    [
+        ("row", pa.int32()),
+        ("customer_id", pa.string()),
+        ("field", pa.string()),
+        ("code", pa.string()),
+        ("message", pa.string()),
+        ("value", pa.string()),
+    ]
+)
+
+# A cell that begins so is run as a formula when the file is opened in a spreadsheet (OWASP, CSV injection).
+_FORMULA: Final = "^[=+\\-@\t\r]"
+
+_AS_TEXT: Final = csv.ConvertOptions(
+    column_types=dict.fromkeys(RESULT_COLUMNS, pa.string()),
+    null_values=[""],
+    strings_can_be_null=True,
+    quoted_strings_can_be_null=False,
+)
+_NAMES: Final = csv.ReadOptions(column_names=list(RESULT_COLUMNS), use_threads=False)
+_PARSE: Final = csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
+_ROWS_ONLY: Final = csv.WriteOptions(include_header=False)
+
+Pages = Iterator[pa.Table]
+
+
+@dataclass(frozen=True, slots=True)
+class Listing:
+    """What is downloaded: pages of text in the columns of `schema`; `name` is its key in JSON."""
+
+    name: str
+    schema: pa.Schema
+    pages: Pages
+
+
+def results(engine: Engine, batch: Batch, *, first_row: int = 0, limit: int | None = None) -> Listing:
+    """The batch's results from a row on, in input order."""
+    return Listing("results", RESULTS, _primed(_result_pages(engine, batch, first_row, limit)))
+
+
+def errors(engine: Engine, batch: Batch, *, first_row: int = 0, limit: int | None = None) -> Listing:
+    """The batch's row errors from a row on, in input order."""
+    return Listing("errors", ERRORS, _primed(_error_pages(engine, batch.batch_id, first_row, limit)))
+
+
+def stream(listing: Listing, batch: Batch, form: str) -> Iterator[bytes]:
+    """A listing in one of the forms json, csv, ndjson and parquet."""
+    if form == "json":
+        return _json(listing, batch)
+    writers: dict[str, Callable[[Listing], Iterator[bytes]]] = {"csv": _csv, "ndjson": _ndjson, "parquet": _parquet}
+    return writers[form](listing)
+
+
+def _primed(pages: Pages) -> Pages:
+    """Fetch the first page now: a database that is away is then a 503 and not a broken download."""
+    first = next(pages, None)
+
+    def all_pages() -> Pages:
+        if first is not None:
+            yield first
+            yield from pages
+
+    return all_pages()
+
+
+def _result_pages(engine: Engine, batch: Batch, first_row: int, limit: int | None) -> Pages:
+    left = limit
+    while left is None or left > 0:
+        wanted = _PAGE_ROWS if left is None else min(_PAGE_ROWS, left)
+        with engine.connect() as conn:
+            copied = results_page(conn, batch, first_row=first_row, limit=wanted)
+        if not copied:
+            return
+        page = csv.read_csv(io.BytesIO(copied), read_options=_NAMES, parse_options=_PARSE, convert_options=_AS_TEXT)
+        yield page.append_column("recommended_action", _actions(page.column("risk_category"))).select(RESULTS.names)
+        if page.num_rows < wanted:
+            return
+        first_row = int(page.column("row")[-1].as_py()) + 1
+        left = None if left is None else left - page.num_rows
+
+
+def _actions(risk: pa.ChunkedArray) -> pa.ChunkedArray:
+    names = pa.array([str(category) for category in RECOMMENDED_ACTIONS])
+    return pa.array(list(RECOMMENDED_ACTIONS.values())).take(pc.index_in(risk, value_set=names).combine_chunks())
+
+
+def _error_pages(engine: Engine, batch_id: str, first_row: int, limit: int | None) -> Pages:
+    after, left = (first_row, -1), limit
+    while left is None or left > 0:
+        wanted = _ERRORS_A_PAGE if left is None else min(_ERRORS_A_PAGE, left)
+        with engine.connect() as conn:
+            found = row_errors_page(conn, batch_id, after=after, limit=wanted)
+        if found:
+            yield _table_of(found)
+        if len(found) < wanted:
+            return
+        after = (found[-1].row, found[-1].fault_no)
+        left = None if left is None else left - len(found)
+
+
+def _table_of(found: Sequence[RowError]) -> pa.Table:
+    columns = [pa.array([str(error.row) for error in found], pa.string())]
+    columns += [pa.array([getattr(error, name) for error in found], pa.string()) for name in ERRORS.names[1:]]
+    return pa.Table.from_arrays(columns, names=ERRORS.names)
+
+
+def _csv(listing: Listing) -> Iterator[bytes]:
+    yield (",".join(listing.schema.names) + "\n").encode()
+    for page in listing.pages:
+        columns = [
+            _guarded(page.column(field.name))
+            if pa.types.is_string(field.type)
+            else _csv_cell(page.column(field.name), field.type)
+            for field in listing.schema
+        ]
+        sink = io.BytesIO()
+        csv.write_csv(pa.Table.from_arrays(columns, names=listing.schema.names), sink, _ROWS_ONLY)
+        yield sink.getvalue()
+
+
+def _csv_cell(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+    # A time stays the text that Postgres wrote; a number is parsed, because Arrow would put text in quotes.
+    return column if pa.types.is_timestamp(kind) else column.cast(kind)
+
+
+def _guarded(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    """Put an apostrophe before text that a spreadsheet would run."""
+    runs = pc.match_substring_regex(column, _FORMULA)
+    if not pc.any(runs).as_py():
+        return column
+    return pc.if_else(runs, pc.binary_join_element_wise("'", column, ""), column)
+
+
+def _ndjson(listing: Listing) -> Iterator[bytes]:
+    for page in listing.pages:
+        yield ("\n".join(_objects(page, listing.schema)) + "\n").encode()
+
+
+def _json(listing: Listing, batch: Batch) -> Iterator[bytes]:
+    yield f'{{"batch_id":{json.dumps(batch.batch_id)},"status":"{batch.status}","{listing.name}":['.encode()
+    separator = "\n"
+    for page in listing.pages:
+        yield (separator + ",\n".join(_objects(page, listing.schema))).encode()
+        separator = ",\n"
+    yield b"\n]}\n"
+
+
+def _objects(page: pa.Table, schema: pa.Schema) -> list[str]:
+    """Each row as a JSON object, put together by column."""
+    parts: list[str | pa.ChunkedArray] = []
+    for place, field in enumerate(schema):
+        is_number = pa.types.is_integer(field.type) or pa.types.is_floating(field.type)
+        column = page.column(field.name)
+        parts += [f'{"," if place else "{"}"{field.name}":', pc.fill_null(column if is_number else _quoted(column), "null")]
+    objects: list[str] = pc.binary_join_element_wise(*parts, "}", "").to_pylist()
+    return objects
+
+
+def _quoted(column: pa.ChunkedArray) -> pa.ChunkedArray:
+    if pc.any(pc.match_substring_regex(column, "[\x00-\x1f]")).as_py():
+        values = [None if value is None else json.dumps(value, ensure_ascii=False) for value in column.to_pylist()]
+        return pa.chunked_array([pa.array(values, pa.string())])
+    escaped = pc.replace_substring(pc.replace_substring(column, "\\", "\\\\"), '"', '\\"')
+    return pc.binary_join_element_wise('"', escaped, '"', "")
+
+
+def _parquet(listing: Listing) -> Iterator[bytes]:
+    sink = _Drain()
+    with pq.ParquetWriter(pa.PythonFile(sink, mode="w"), listing.schema, compression="zstd") as writer:
+        for page in listing.pages:
+            columns = [page.column(field.name).cast(field.type) for field in listing.schema]
+            writer.write_table(pa.Table.from_arrays(columns, schema=listing.schema))
+            yield sink.drain()
+    yield sink.drain()
+
+
+class _Drain(io.RawIOBase):
+    """A file whose written bytes are taken away piece by piece, for a writer that only ever appends."""
+
+    def __init__(self) -> None:
+        self._pieces: list[bytes] = []
+        self._position = 0
+
+    def writable(self) -> bool:
+        return True
+
+    def write(self, data: object, /) -> int:
+        piece = bytes(data)  # type: ignore[call-overload]
+        self._pieces.append(piece)
+        self._position += len(piece)
+        return len(piece)
+
+    def tell(self) -> int:
+        return self._position
+
+    def drain(self) -> bytes:
+        taken = b"".join(self._pieces)
+        self._pieces.clear()
+        return taken

@@ -1,0 +1,53 @@
+"""Keyset pages: a cursor is the last item's key, so a page costs the same however far down it lies."""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+from urllib.parse import urlencode
+
+from api.answers import rfc3339
+from api.errors import Unprocessable
+
+
+def cursor_of(moment: datetime, key: str) -> str:
+    """An opaque cursor after the item with this time and key."""
+    packed = json.dumps([rfc3339(moment), key]).encode()
+    return base64.urlsafe_b64encode(packed).decode().rstrip("=")
+
+
+def after(cursor: str | None) -> tuple[datetime, str] | None:
+    """The time and key in a cursor.
+
+    Raises
+    ------
+    Unprocessable
+        It is none of ours.
+    """
+    if cursor is None:
+        return None
+    try:
+        return _unpacked(cursor)
+    except (ValueError, TypeError, AttributeError) as exc:
+        message = "Must be the next_cursor of a page."
+        fault = {"parameter": "cursor", "code": "invalid_value", "message": message}
+        raise Unprocessable(f"cursor: {message}", code="invalid_parameters", errors=[fault]) from exc
+
+
+def _unpacked(cursor: str) -> tuple[datetime, str]:
+    packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
+    moment, key = json.loads(packed)
+    if not key.isprintable():  # Postgres refuses a NUL in text
+        raise ValueError(key)
+    return datetime.fromisoformat(moment).replace(tzinfo=UTC), key
+
+
+def link_to_next(path: str, query: Mapping[str, Any], cursor: str | None) -> dict[str, str]:
+    """The Link header (RFC 8288) of a page that has a next one."""
+    if cursor is None:
+        return {}
+    kept = {name: str(value) for name, value in query.items() if value is not None}
+    return {"Link": f'<{path}?{urlencode({**kept, "cursor": cursor})}>; rel="next"'}

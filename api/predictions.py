@@ -1,0 +1,186 @@
+"""Single predictions: through a queue of their own, waited for, and found again by their id."""
+
+from __future__ import annotations
+
+import re
+import time
+from typing import Any, Final
+
+import redis
+from flask import Response, g, jsonify, request
+
+from api.answers import RETRY_AFTER_S, pending_answer, prediction_answer, prediction_path
+from api.bodies import read_json
+from api.errors import ScoringFailed, Unprocessable
+from api.nouns import Noun, headers
+from api.paging import after, cursor_of, link_to_next
+from api.reading import invalid_customer
+from api.resources import Resources, resources
+from api.submit import model_version
+from broker.replies import wait_for
+from db.customers import get_customer
+from db.errors import NotFound
+from db.predictions import StoredPrediction, customer_predictions, get_prediction
+from db.requests import PredictionRequest, create_request, get_request
+from schemas.customer import CustomerSchema, read_customer
+from schemas.prediction import (
+    PageQuerySchema,
+    PendingPredictionSchema,
+    PredictionPageSchema,
+    PredictionQuerySchema,
+    PredictionSchema,
+)
+from schemas.states import RequestState
+from schemas.values import read_customer_id
+from scoring.features import CUSTOMER_ID, Code
+
+predictions = Noun("predictions", __name__, description="Score one customer at once, and look scores up.")
+
+_LOOK_EVERY_S: Final = 0.1
+_LARGEST_ID: Final = 2**63 - 1
+_OF_THE_CUSTOMER: Final = (Code.CUSTOMER_NOT_FOUND, Code.CUSTOMER_DELETED)
+_BODY: Final = {
+    "required": True,
+    "description": "A customer in full, who is stored as the latest values of that id; or only the id of a stored customer.",
+    "content": {
+        "application/json": {
+            "schema": {
+                "oneOf": [
+                    {"$ref": "#/components/schemas/Customer"},
+                    {"type": "object", "properties": {CUSTOMER_ID: {"type": "string"}}, "required": [CUSTOMER_ID]},
+                ]
+            },
+            "examples": {
+                "in full": {"value": {name: field.metadata["example"] for name, field in CustomerSchema().fields.items()}},
+                "stored": {"value": {CUSTOMER_ID: "C-000123"}},
+            },
+        }
+    },
+}
+_PREFER: Final = {
+    "name": "Prefer",
+    "in": "header",
+    "schema": {"type": "string"},
+    "description": "`respond-async` answers 202 at once (RFC 7240).",
+}
+
+
+@predictions.post("/predictions")
+@predictions.query(PredictionQuerySchema)
+@predictions.doc(requestBody=_BODY, parameters=[_PREFER])
+@predictions.response(200, PredictionSchema)
+@predictions.response(202, PendingPredictionSchema, headers=headers(location="The prediction, once it is there."))
+@predictions.problems(
+    _400="The body cannot be parsed.",
+    _404="No customer of this id is stored.",
+    _409="No model is active.",
+    _422="The customer is not valid; every bad field is named.",
+    _503="Postgres is away.",
+)
+def post_prediction(query: dict[str, Any]) -> Response:
+    """Score one customer and wait for the score.
+
+    It is stored with the customer's history. Past the wait, or with `Prefer: respond-async`, 202 says where it will be.
+    """
+    customer_id, customer = _customer_of(read_json(resources().settings))
+    with resources().engine.begin() as conn:
+        version = model_version(conn, query.get("model_version"))
+        prediction_id = create_request(
+            conn, customer_id=customer_id, customer=customer, model_version=version, request_id=g.request_id
+        )
+    resources().publisher.publish_request(prediction_id)
+    if not _prefers_async():
+        _wait(resources(), prediction_id)
+    return _answer(prediction_id)
+
+
+@predictions.get("/predictions/<prediction_id>")
+@predictions.response(200, PredictionSchema)
+@predictions.response(202, PendingPredictionSchema, description="It is not there yet.")
+@predictions.problems(_404="No such prediction.")
+def get_one_prediction(prediction_id: str) -> Response:
+    """Look a prediction up by its id."""
+    return _answer(_number(prediction_id))
+
+
+@predictions.get("/customers/<customer_id>/predictions")
+@predictions.query(PageQuerySchema)
+@predictions.response(200, PredictionPageSchema, headers=headers(link="The next page, rel=next."))
+@predictions.problems(_404="No such customer.")
+def get_predictions_of_customer(query: dict[str, Any], customer_id: str) -> Response:
+    """List a customer's predictions, the newest first."""
+    cursor, limit = after(query.get("cursor")), query["limit"]
+    with resources().engine.connect() as conn:
+        get_customer(conn, customer_id)
+        before = None if cursor is None else (cursor[0], _number(cursor[1]))
+        found = customer_predictions(conn, customer_id, limit=limit + 1, before=before)
+    page = found[:limit]
+    next_cursor = cursor_of(page[-1].predicted_at, str(page[-1].id)) if len(found) > limit else None
+    answer = jsonify(predictions=[prediction_answer(prediction) for prediction in page], next_cursor=next_cursor)
+    answer.headers.update(link_to_next(request.path, {"limit": limit}, next_cursor))
+    return answer
+
+
+def _number(prediction_id: str) -> int:
+    """The id as it is stored; what is none is not found."""
+    number = int(prediction_id) if re.fullmatch("[0-9]{1,19}", prediction_id) else 0
+    if not 0 < number <= _LARGEST_ID:
+        raise NotFound(f"there is no prediction {prediction_id[:50]!r}")
+    return number
+
+
+def _customer_of(parsed: object) -> tuple[str, dict[str, Any] | None]:
+    """The customer's id and, if it was sent in full, the customer."""
+    if isinstance(parsed, dict) and set(parsed) == {CUSTOMER_ID}:
+        customer_id = read_customer_id(parsed[CUSTOMER_ID])
+        if not isinstance(customer_id, Code):
+            return customer_id, None
+    customer = read_customer(parsed)
+    if isinstance(customer, list):
+        raise invalid_customer(customer)
+    return str(customer[CUSTOMER_ID]), dict(customer)
+
+
+def _prefers_async() -> bool:
+    preferences = ",".join(request.headers.getlist("Prefer")).lower()
+    return "respond-async" in {part.split(";")[0].strip() for part in preferences.split(",")}
+
+
+def _wait(held: Resources, prediction_id: int) -> None:
+    """Wait until the prediction is there or the time is over; by Redis, or by looking while Redis is away."""
+    deadline = time.monotonic() + held.settings.prediction_timeout_seconds
+    try:
+        wait_for(held.redis, prediction_id, timeout_s=held.settings.prediction_timeout_seconds)
+    except redis.RedisError:
+        while time.monotonic() < deadline and isinstance(_find(prediction_id), PredictionRequest):
+            if held.stopping.wait(_LOOK_EVERY_S):
+                return
+
+
+def _find(prediction_id: int) -> StoredPrediction | PredictionRequest:
+    """The prediction, or the request that will become one; a failed one is found as its request."""
+    with resources().engine.connect() as conn:
+        try:
+            return get_prediction(conn, prediction_id)
+        except NotFound:
+            pass
+        try:
+            found = get_request(conn, prediction_id)
+        except NotFound:
+            # It may have been stored between the two looks; if not, there is none.
+            return get_prediction(conn, prediction_id)
+    return found
+
+
+def _answer(prediction_id: int) -> Response:
+    found = _find(prediction_id)
+    if isinstance(found, StoredPrediction):
+        return jsonify(prediction_answer(found))
+    if found.state is RequestState.FAILED:
+        refused = Unprocessable if found.error_code in _OF_THE_CUSTOMER else ScoringFailed
+        raise refused(f"The customer could not be scored: {found.error_detail}.", code=found.error_code)
+    answer = jsonify(pending_answer(found))
+    answer.status_code = 202
+    answer.headers["Location"] = prediction_path(prediction_id)
+    answer.headers["Retry-After"] = str(RETRY_AFTER_S)
+    return answer

@@ -1,0 +1,161 @@
+"""Submitting a batch: its row and its input in one transaction, once an Idempotency-Key, whatever form the input has."""
+
+from __future__ import annotations
+
+import hashlib
+import uuid
+from collections.abc import Mapping
+from contextlib import ExitStack
+from dataclasses import dataclass
+from typing import Any, Final
+
+from sqlalchemy import Connection
+
+from api.bodies import Body
+from api.errors import MalformedRequest, Unprocessable
+from api.inputs import Input, LaterInput, input_of
+from api.resources import Resources
+from db.batches import Batch, NewBatch, get_batch, submit_batch
+from db.errors import Conflict, NotFound
+from db.idempotency import keep_key, replayed_batch
+from db.models import current_model, get_model
+from db.retry import count_retryable
+from schemas.states import Source
+
+MAX_KEY_LENGTH: Final = 255
+
+
+@dataclass(frozen=True, slots=True)
+class Submitted:
+    """A batch that was made, now or by an earlier request with the same Idempotency-Key."""
+
+    batch: Batch
+    replayed: bool
+
+
+def submit(resources: Resources, body: Body, *, key: str | None, request_id: str) -> Submitted:
+    """Store a batch; workers hear of it in the background.
+
+    Raises
+    ------
+    Unprocessable, DataError
+        The input or the options are not valid; nothing was stored.
+    Conflict
+        The batch_id is taken, or no model is active.
+    """
+    with ExitStack() as stack:
+        earlier = _replayed(resources, key, body.sha256)
+        if earlier is not None:
+            return earlier
+        return _store(resources, input_of(resources, body, stack), body.options, body.sha256, key, request_id)
+
+
+def submit_retry(resources: Resources, parent_id: str, *, key: str | None, request_id: str) -> Submitted:
+    """Submit the failed rows of an ended batch as its child, for its own model.
+
+    Raises
+    ------
+    NotFound
+        There is no such batch.
+    Conflict
+        It has not ended, or has no row that another try could score.
+    """
+    fingerprint = hashlib.sha256(f"retry {parent_id}".encode()).hexdigest()
+    earlier = _replayed(resources, key, fingerprint)
+    if earlier is not None:
+        return earlier
+    with resources.engine.connect() as conn:
+        parent = get_batch(conn, parent_id)
+        if not parent.is_final:
+            raise Conflict(
+                f"batch {parent_id!r} is {parent.status}; its failed rows can be retried once it has ended", code="batch_open"
+            )
+        total = count_retryable(conn, parent_id)
+    if not total:
+        raise Conflict(
+            f"batch {parent_id!r} has no failed row that another try could score; rows that were refused for their values"
+            " must be corrected and submitted anew",
+            code="nothing_to_retry",
+        )
+    options = {"priority": parent.priority, "metadata": parent.metadata, "model_version": parent.model_version}
+    said = {"total_customers": total, "parent_batch_id": parent_id}
+    return _store(resources, LaterInput(Source.RETRY, said), options, fingerprint, key, request_id)
+
+
+def check_key(key: str | None) -> str | None:
+    """The Idempotency-Key if it is sane.
+
+    Raises
+    ------
+    MalformedRequest
+        It is blank, too long or not printable ASCII.
+    """
+    if key is None:
+        return None
+    if not key.strip() or len(key) > MAX_KEY_LENGTH or not (key.isascii() and key.isprintable()):
+        raise MalformedRequest(
+            f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable ASCII characters.", code="invalid_idempotency_key"
+        )
+    return key
+
+
+def _replayed(resources: Resources, key: str | None, sha256: str) -> Submitted | None:
+    if key is None:
+        return None
+    with resources.engine.connect() as conn:
+        batch_id = replayed_batch(conn, key, sha256)
+        return None if batch_id is None else Submitted(get_batch(conn, batch_id), replayed=True)
+
+
+def _store(
+    resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, key: str | None, request_id: str
+) -> Submitted:
+    batch_id = options.get("batch_id") or uuid.uuid4().hex
+    try:
+        with resources.engine.begin() as conn:
+            submit_batch(conn, _new_batch(conn, batch_id, what, options, request_id))
+            if key is not None:
+                keep_key(conn, key, sha256, batch_id)
+            what.store(conn, batch_id)
+            batch = get_batch(conn, batch_id)
+    except Conflict:
+        # The same request may have come twice at once, and the other one has won: then this one is its repetition.
+        earlier = _replayed(resources, key, sha256)
+        if earlier is None:
+            raise
+        return earlier
+    resources.publisher.nudge()
+    return Submitted(batch, replayed=False)
+
+
+def _new_batch(conn: Connection, batch_id: str, what: Input, options: Mapping[str, Any], request_id: str) -> NewBatch:
+    return NewBatch(
+        batch_id=batch_id,
+        source=what.source,
+        model_version=model_version(conn, options.get("model_version")),
+        priority=options["priority"],
+        **({"on_error": options["on_error"]} if "on_error" in options else {}),
+        max_error_rate=options.get("max_error_rate"),
+        metadata=options["metadata"],
+        request_id=request_id,
+        expires_in_s=options.get("expires_in"),
+        **what.columns(),
+    )
+
+
+def model_version(conn: Connection, asked: str | None) -> str:
+    """The version to score with: the one that was asked for, else the champion.
+
+    Raises
+    ------
+    Unprocessable
+        None of that version is registered.
+    Conflict
+        No model is active.
+    """
+    if asked is None:
+        return current_model(conn).version
+    try:
+        return get_model(conn, asked).version
+    except NotFound as exc:
+        raise Unprocessable(str(exc), code="unknown_model") from exc
