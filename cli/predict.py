@@ -23,9 +23,10 @@ Examples:
 @click.command(cls=ApiCommand, epilog=_EPILOG)
 @click.argument("file", required=False, type=click.File("r", encoding="utf-8"))
 @click.option("--id", "customer_id", help="A stored customer's id, instead of FILE.")
+@click.option("--model-version", help="A registered model other than the current one.")
 @click.option("--timeout", "timeout_s", type=click.FloatRange(min=0), default=60.0, show_default=True, metavar="SECONDS")
 @pass_session
-def predict(session: Session, *, file: Any, customer_id: str | None, timeout_s: float) -> Exit:
+def predict(session: Session, *, file: Any, customer_id: str | None, model_version: str | None, timeout_s: float) -> Exit:
     """Score one customer.
 
     FILE holds a JSON object with the customer's fields; - is standard input.
@@ -33,7 +34,8 @@ def predict(session: Session, *, file: Any, customer_id: str | None, timeout_s: 
     if (file is None) == (customer_id is None):
         raise click.UsageError("Name either FILE or --id.")
     with session.client() as churn:
-        prediction = churn.predict(customer_id if customer_id is not None else _customer(file), timeout_s=timeout_s)
+        customer = customer_id if customer_id is not None else _customer(file)
+        prediction = churn.predict(customer, model_version=model_version, timeout_s=timeout_s)
     if session.as_json:
         write_json(prediction.raw)
         return Exit.OK

@@ -5,16 +5,17 @@ from __future__ import annotations
 import json
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import click
 
+from cli.describe import counts, faults, seconds
 from cli.exits import Exit
 from cli.following import conclude, follow, timeout_option, write_batch
-from cli.meter import Meter, open_meter
-from cli.output import plain, say
+from cli.meter import open_meter
+from cli.output import plain, say, write_fields, write_json
 from cli.session import ApiCommand, Session, pass_session
-from client import Batch, ChurnClient, SubmitOptions
+from client import Batch, SubmitOptions
 
 _EPILOG = """\b
 Examples:
@@ -40,10 +41,13 @@ Examples:
     type=click.Choice(["abort", "skip"]),
     help="Bad rows stop the batch (abort, the default) or are skipped.",
 )
+@click.option("--max-error-rate", type=click.FloatRange(0, 1), metavar="SHARE", help="With skip: above it, nothing is scored.")
 @click.option("--batch-id", help="An id of your own, at most 50 characters.")
 @click.option("--model-version", help="A registered model other than the current one.")
 @click.option("--metadata", metavar="JSON", help="Notes that the batch carries: a JSON object.")
+@click.option("--expires-in", type=click.IntRange(1), metavar="SECONDS", help="Give up a batch that is not done by then.")
 @click.option("--idempotency-key", metavar="KEY", help="Running the same submit again with the same key finds the same batch.")
+@click.option("--dry-run", is_flag=True, help="With FILE: only say what a submit would find; nothing is stored.")
 @click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells it.")
 @pass_session
 def submit(
@@ -55,10 +59,13 @@ def submit(
     file_format: str | None,
     priority: str | None,
     on_error: str | None,
+    max_error_rate: float | None,
     batch_id: str | None,
     model_version: str | None,
     metadata: str | None,
+    expires_in: int | None,
     idempotency_key: str | None,
+    dry_run: bool,
     wait: bool,
     timeout_s: float | None,
 ) -> Exit:
@@ -72,12 +79,19 @@ def submit(
         batch_id=batch_id,
         priority=priority,
         on_error=on_error,
+        max_error_rate=max_error_rate,
         model_version=model_version,
         metadata=None if metadata is None else json_object(metadata, "--metadata"),
+        expires_in=expires_in,
     )
+    source = None if file is None else _opened(file, file_format)
+    if dry_run:
+        return _rehearse(session, source, chosen, file_format)
     with session.client() as churn, open_meter() as meter:
-        if file is not None:
-            batch = _submit_file(churn, file, chosen, meter, file_format=file_format, idempotency_key=idempotency_key)
+        if source is not None:
+            batch = churn.submit_file(
+                source, chosen, file_format=file_format, on_progress=meter.uploading, idempotency_key=idempotency_key
+            )
         elif ids_file is not None:
             batch = churn.submit_ids(_ids(ids_file), chosen, idempotency_key=idempotency_key)
         else:
@@ -103,23 +117,35 @@ def json_object(text: str, option: str) -> dict[str, Any]:
     return value
 
 
-def _submit_file(
-    churn: ChurnClient,
-    file: str,
-    options: SubmitOptions,
-    meter: Meter,
-    *,
-    file_format: str | None,
-    idempotency_key: str | None,
-) -> Batch:
-    source: Any = Path(file)
-    if file == "-":
-        if file_format is None:
-            raise click.UsageError("Standard input has no suffix to tell its format by: add --format csv, ndjson or parquet.")
-        source = sys.stdin.buffer
-    return churn.submit_file(
-        source, options, file_format=file_format, on_progress=meter.uploading, idempotency_key=idempotency_key
-    )
+def _opened(file: str, file_format: str | None) -> Path | BinaryIO:
+    if file != "-":
+        return Path(file)
+    if file_format is None:
+        raise click.UsageError("Standard input has no suffix to tell its format by: add --format csv, ndjson or parquet.")
+    return sys.stdin.buffer
+
+
+def _rehearse(session: Session, source: Path | BinaryIO | None, options: SubmitOptions, file_format: str | None) -> Exit:
+    if source is None:
+        raise click.UsageError("--dry-run goes with FILE.")
+    with session.client() as churn, open_meter() as meter:
+        found = churn.validate_file(source, options, file_format=file_format, on_progress=meter.uploading)
+    if session.as_json:
+        write_json(found.raw)
+    else:
+        write_fields(
+            {
+                "would be accepted": "yes" if found.is_valid else "no",
+                "customers": found.total_customers,
+                "bad rows": found.failed_customers,
+                "faults by code": counts(found.error_summary),
+                "warnings": counts(found.warnings),
+                "scoring would take": None if found.estimated_s is None else seconds(found.estimated_s),
+            }
+        )
+        for line in faults(found.errors):
+            say(line)
+    return Exit.OK if found.is_valid else Exit.REFUSED
 
 
 def _ids(lines: Any) -> list[str]:

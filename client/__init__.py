@@ -17,7 +17,7 @@ from client.errors import (
 from client.options import SubmitOptions
 from client.records import Batch, Page, Prediction, RowError
 from client.retry import RetryPolicy
-from client.service import Activation, Health, Model, Reconciliation
+from client.service import Activation, Health, Model, Reconciliation, Validation
 
 __all__ = [
     "DEFAULT_API_URL",
@@ -42,5 +42,6 @@ __all__ = [
     "UnexpectedAnswer",
     "Unreachable",
     "UnsendableFile",
+    "Validation",
     "WaitTimeout",
 ]

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import uuid
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, BinaryIO, Final, Literal, Self
@@ -10,21 +9,19 @@ from urllib.parse import quote
 
 import httpx
 
-from client.downloads import objects, save
-from client.media import media_of
+from client.downloads import rows, save
 from client.options import SubmitOptions
 from client.problems import object_of
 from client.records import Batch, Page, Prediction, RowError
-from client.service import Activation, Health, Model, Reconciliation
+from client.service import Activation, Health, Model, Reconciliation, Validation
 from client.single import predict_one
+from client.submitting import new_key, send_file, send_json
 from client.transport import OnRetry, Transport
-from client.uploads import OnProgress, open_upload
+from client.uploads import OnProgress
 from client.waiting import Follower, OnChange, Patience
 
 ResultFormat = Literal["csv", "ndjson", "json", "parquet"]
 DEFAULT_API_URL: Final = "http://127.0.0.1:8001"
-SUBMIT_TIMEOUT_S: Final = 180.0
-"""Seconds that the API may take to store an upload once it has all of it."""
 
 
 class ChurnClient:
@@ -69,13 +66,17 @@ class ChurnClient:
 
     # One customer
 
-    def predict(self, customer: Mapping[str, Any] | str, *, timeout_s: float = 60.0) -> Prediction:
+    def predict(
+        self, customer: Mapping[str, Any] | str, *, model_version: str | None = None, timeout_s: float = 60.0
+    ) -> Prediction:
         """Score one customer and wait for the score.
 
         Parameters
         ----------
         customer : mapping or str
             The customer in full, or the id of a stored one.
+        model_version : str, optional
+            A registered model other than the current one.
         timeout_s : float
             Seconds to wait in all, across the API's own wait and the looks after it.
 
@@ -87,7 +88,7 @@ class ChurnClient:
             No score in time.
         """
         body = {"customer_id": customer} if isinstance(customer, str) else dict(customer)
-        return predict_one(self._transport, body, timeout_s=timeout_s)
+        return predict_one(self._transport, body, model_version=model_version, timeout_s=timeout_s)
 
     # Submitting
 
@@ -121,20 +122,39 @@ class ChurnClient:
         UnsendableFile
             The format cannot be told, or the file changed while it was sent.
         """
-        media = media_of(name or _name_of(source), file_format=file_format)
-        headers = {"Content-Type": media.media_type, "Idempotency-Key": idempotency_key or _new_key()}
-        if media.encoding is not None:
-            headers["Content-Encoding"] = media.encoding
-        with open_upload(source, on_progress=on_progress) as upload:
-            response = self._transport.send(
-                "POST",
-                "/batches",
-                params=(options or SubmitOptions()).as_params(),
-                headers=headers,
-                upload=upload,
-                timeout_s=SUBMIT_TIMEOUT_S,
-            )
-        return Batch.from_json(object_of(response))
+        answer = send_file(
+            self._transport,
+            "/batches",
+            source,
+            options,
+            file_format=file_format,
+            name=name,
+            on_progress=on_progress,
+            key=idempotency_key,
+        )
+        return Batch.from_json(answer)
+
+    def validate_file(
+        self,
+        source: str | Path | BinaryIO,
+        options: SubmitOptions | None = None,
+        *,
+        file_format: str | None = None,
+        name: str | None = None,
+        on_progress: OnProgress | None = None,
+    ) -> Validation:
+        """Learn what a submit of this file would find; nothing is stored. The parameters are those of `submit_file`."""
+        answer = send_file(
+            self._transport,
+            "/batches:validate",
+            source,
+            options,
+            file_format=file_format,
+            name=name,
+            on_progress=on_progress,
+            key=None,
+        )
+        return Validation.from_json(answer)
 
     def submit_customers(
         self,
@@ -144,13 +164,15 @@ class ChurnClient:
         idempotency_key: str | None = None,
     ) -> Batch:
         """Submit customers in full as one JSON body; for very many, a file takes less memory."""
-        return self._submit_json({"customers": [dict(customer) for customer in customers]}, options, idempotency_key)
+        source = {"customers": [dict(customer) for customer in customers]}
+        return Batch.from_json(send_json(self._transport, source, options, key=idempotency_key))
 
     def submit_ids(
         self, customer_ids: Iterable[str], options: SubmitOptions | None = None, *, idempotency_key: str | None = None
     ) -> Batch:
         """Submit stored customers by their ids."""
-        return self._submit_json({"customer_ids": list(customer_ids)}, options, idempotency_key)
+        source = {"customer_ids": list(customer_ids)}
+        return Batch.from_json(send_json(self._transport, source, options, key=idempotency_key))
 
     def submit_filter(
         self, where: Mapping[str, Any], options: SubmitOptions | None = None, *, idempotency_key: str | None = None
@@ -163,11 +185,8 @@ class ChurnClient:
             ``{"tenure_months": {"lt": 6}, "contract_type": "Month-to-month"}``: all of it must hold. Operators are eq, ne, lt,
             lte, gt, gte, in and is_null.
         """
-        return self._submit_json({"filter": dict(where)}, options, idempotency_key)
-
-    def _submit_json(self, source: dict[str, Any], options: SubmitOptions | None, key: str | None) -> Batch:
-        body = {**source, **(options or SubmitOptions()).as_json()}
-        return self._change("/batches", json=body, key=key, timeout_s=SUBMIT_TIMEOUT_S)
+        source = {"filter": dict(where)}
+        return Batch.from_json(send_json(self._transport, source, options, key=idempotency_key))
 
     # Following
 
@@ -221,7 +240,7 @@ class ChurnClient:
 
     def results(self, batch_id: str) -> Iterator[Prediction]:
         """Yield the scores in the order of the input; those there are so far while the batch runs."""
-        return map(Prediction.from_json, objects(self._transport, f"{_batch(batch_id)}/results", params={"format": "ndjson"}))
+        return map(Prediction.from_json, rows(self._transport, f"{_batch(batch_id)}/results"))
 
     def save_results(
         self,
@@ -237,7 +256,7 @@ class ChurnClient:
 
     def errors(self, batch_id: str) -> Iterator[RowError]:
         """Yield the rows that were refused or could not be scored, each with its reason."""
-        return map(RowError.from_json, objects(self._transport, f"{_batch(batch_id)}/errors", params={"format": "ndjson"}))
+        return map(RowError.from_json, rows(self._transport, f"{_batch(batch_id)}/errors"))
 
     def save_errors(self, batch_id: str, target: str | Path | BinaryIO, *, file_format: ResultFormat = "csv") -> int:
         """Write the row errors as `save_results` writes the scores."""
@@ -287,18 +306,10 @@ class ChurnClient:
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         return object_of(self._transport.send("GET", path, params=params))
 
-    def _change(self, path: str, *, json: Any = None, key: str | None = None, timeout_s: float | None = None) -> Batch:
-        headers = {"Idempotency-Key": key or _new_key()}
-        return Batch.from_json(object_of(self._transport.send("POST", path, json=json, headers=headers, timeout_s=timeout_s)))
+    def _change(self, path: str) -> Batch:
+        headers = {"Idempotency-Key": new_key()}
+        return Batch.from_json(object_of(self._transport.send("POST", path, headers=headers)))
 
 
 def _batch(batch_id: str) -> str:
     return f"/batches/{quote(batch_id, safe='')}"
-
-
-def _new_key() -> str:
-    return uuid.uuid4().hex
-
-
-def _name_of(source: str | Path | BinaryIO) -> str:
-    return str(source) if isinstance(source, str | Path) else str(getattr(source, "name", ""))

@@ -83,18 +83,41 @@ def _copy(transport: Transport, path: str, stream: BinaryIO, params: Mapping[str
     return n_bytes
 
 
-def objects(transport: Transport, path: str, *, params: Mapping[str, Any]) -> Iterator[Json]:
-    """Yield the objects of an NDJSON answer one by one, in bounded memory.
+def rows(transport: Transport, path: str) -> Iterator[Json]:
+    """Yield the objects of an NDJSON listing one by one, in bounded memory, each once however often the stream breaks off.
 
     Raises
     ------
     Unreachable
-        The stream broke off; what was yielded so far is right but not all.
+        The stream keeps breaking off; what was yielded is right but not all.
     """
+    # A row may have several objects (its faults), so going on means at the row of the last one, behind those that were seen.
+    row, n_seen, failures = 0, 0, 0
+    while True:
+        try:
+            for obj in _from_row(transport, path, row, skipping=n_seen):
+                yield obj
+                n_seen = n_seen + 1 if obj["row"] == row else 1
+                row, failures = obj["row"], 0
+        except Unreachable as error:
+            failures += 1
+            delay_s = _BROKEN_STREAM.delay_s(failures, error)
+            if delay_s is None:
+                raise
+            transport.sleep(delay_s)
+        else:
+            return
+
+
+def _from_row(transport: Transport, path: str, row: int, *, skipping: int) -> Iterator[Json]:
+    params = {"format": "ndjson", "first_row": row or None}
     with transport.stream(path, params=params) as response:
         for line in response.iter_lines():
-            if line:
-                yield _object(line)
+            obj = _object(line)
+            if skipping and obj["row"] == row:
+                skipping -= 1
+            else:
+                yield obj
 
 
 def _object(line: str) -> Json:
@@ -102,6 +125,6 @@ def _object(line: str) -> Json:
         obj = json.loads(line)
     except ValueError as exc:
         raise UnexpectedAnswer(f"The API streamed a line that is not JSON: {line[:80]!r}.") from exc
-    if not isinstance(obj, dict):
-        raise UnexpectedAnswer(f"The API streamed a line that is not an object: {line[:80]!r}.")
+    if not isinstance(obj, dict) or not isinstance(obj.get("row"), int):
+        raise UnexpectedAnswer(f"The API streamed a line that is not an object with a row: {line[:80]!r}.")
     return obj

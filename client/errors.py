@@ -15,7 +15,10 @@ ChurnApiError
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
+
+GATEWAY: Final = "gateway"
+"""Code of a problem that a proxy reported in place of the API."""
 
 if TYPE_CHECKING:
     from client.records import Batch, RowError
@@ -34,7 +37,17 @@ class ChurnApiError(Exception):
 
 
 class Unreachable(ChurnApiError):
-    """No answer came; whether the request was acted upon is not known."""
+    """No answer came.
+
+    Attributes
+    ----------
+    may_have_arrived : bool
+        Whether the request may have been acted upon all the same; False when there was no connection to send it over.
+    """
+
+    def __init__(self, message: str, *, may_have_arrived: bool = True) -> None:
+        super().__init__(message)
+        self.may_have_arrived = may_have_arrived
 
 
 class Timeout(Unreachable):

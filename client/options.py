@@ -20,17 +20,23 @@ class SubmitOptions:
         How soon the batch is scored among others.
     on_error : {"abort", "skip"} or None
         Whether bad rows stop the batch (the server's default) or are reported beside the scores of the good ones.
+    max_error_rate : float or None
+        With ``on_error="skip"``: the share of bad rows, 0 to 1, above which nothing is scored.
     model_version : str or None
         A registered model other than the current one.
     metadata : mapping or None
         Notes that the batch carries; JSON.
+    expires_in : int or None
+        Seconds after which the batch ends as expired.
     """
 
     batch_id: str | None = None
     priority: str | None = None
     on_error: str | None = None
+    max_error_rate: float | None = None
     model_version: str | None = None
     metadata: Mapping[str, Any] | None = None
+    expires_in: int | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The options as members of a JSON body."""

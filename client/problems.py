@@ -10,7 +10,16 @@ from typing import Any
 
 import httpx
 
-from client.errors import ChurnApiError, ProblemError, Timeout, Unavailable, UnexpectedAnswer, Unreachable, problem_type
+from client.errors import (
+    GATEWAY,
+    ChurnApiError,
+    ProblemError,
+    Timeout,
+    Unavailable,
+    UnexpectedAnswer,
+    Unreachable,
+    problem_type,
+)
 from client.reading import Json, text
 from client.records import RowError
 
@@ -21,10 +30,11 @@ def speaking_of(address: str) -> Iterator[None]:
     try:
         yield
     except httpx.TimeoutException as exc:
-        kind = "connection" if isinstance(exc, httpx.ConnectTimeout) else "answer"
-        raise Timeout(f"No {kind} from {address} within the time allowed.") from exc
+        was_sent = not isinstance(exc, httpx.ConnectTimeout | httpx.PoolTimeout)
+        kind = "answer" if was_sent else "connection"
+        raise Timeout(f"No {kind} from {address} within the time allowed.", may_have_arrived=was_sent) from exc
     except httpx.ConnectError as exc:
-        raise Unreachable(f"Cannot connect to {address}: {_reason(exc)}.") from exc
+        raise Unreachable(f"Cannot connect to {address}: {_reason(exc)}.", may_have_arrived=False) from exc
     except httpx.RequestError as exc:
         raise Unreachable(f"The connection to {address} broke off: {_reason(exc)}.") from exc
 
@@ -87,7 +97,7 @@ def _problem(response: httpx.Response, body: Json) -> ProblemError:
 def _gateway(response: httpx.Response) -> Unavailable:
     """A proxy in front of the API speaks for it while it is away, in words of its own."""
     detail = f"{response.url.host} answered {response.status_code} {response.reason_phrase} in place of the API."
-    return Unavailable(response.status_code, "gateway", detail, retry_after_s=retry_after_s(response))
+    return Unavailable(response.status_code, GATEWAY, detail, retry_after_s=retry_after_s(response))
 
 
 def _stranger(response: httpx.Response) -> UnexpectedAnswer:

@@ -69,7 +69,9 @@ class Batch:
     rows_per_second : float or None
         Pace of the scoring, once there is one.
     error_summary, warnings, risk_summary : mapping of str to int
-        Failed rows by code, data-quality findings by code, scored customers by risk category.
+        Faults by code, data-quality findings by code, scored customers by risk category.
+    failure_code, failure_detail : str or None
+        Why the batch as a whole failed, for programs and for people.
     """
 
     batch_id: str
@@ -91,6 +93,8 @@ class Batch:
     error_summary: Mapping[str, int] = column(default_factory=dict)
     warnings: Mapping[str, int] = column(default_factory=dict)
     risk_summary: Mapping[str, int] = column(default_factory=dict)
+    failure_code: str | None = None
+    failure_detail: str | None = None
     parent_batch_id: str | None = None
     metadata: Json = column(default_factory=dict)
     links: Mapping[str, str] = column(default_factory=dict)
@@ -112,6 +116,7 @@ class Batch:
     def from_json(cls, obj: Json) -> Self:
         """Read the body of GET /batches/{id}."""
         progress = obj.get("progress") or NOTHING
+        failure = obj.get("failure") or NOTHING
         return cls(
             batch_id=str(required(obj, "batch_id")),
             status=str(required(obj, "status")),
@@ -132,6 +137,8 @@ class Batch:
             error_summary=obj.get("error_summary") or NOTHING,
             warnings=obj.get("warnings") or NOTHING,
             risk_summary=obj.get("risk_summary") or NOTHING,
+            failure_code=text(failure, "code"),
+            failure_detail=text(failure, "detail"),
             parent_batch_id=text(obj, "parent_batch_id"),
             metadata=obj.get("metadata") or NOTHING,
             links=obj.get("links") or NOTHING,
@@ -149,11 +156,13 @@ class Prediction:
         Calibrated probability of churn, 0 to 1.
     confidence_score : float
         max(p, 1 - p) of that probability.
+    customer_id : str or None
+        None where the customer was deleted and the history anonymised.
     row : int or None
         Zero-based place in the batch's input; None for a single prediction.
     """
 
-    customer_id: str
+    customer_id: str | None
     churn_probability: float
     risk_category: str
     confidence_score: float
@@ -168,7 +177,7 @@ class Prediction:
     def from_json(cls, obj: Json) -> Self:
         """Read a prediction, single or from a batch's results."""
         return cls(
-            customer_id=str(required(obj, "customer_id")),
+            customer_id=text(obj, "customer_id"),
             churn_probability=float(required(obj, "churn_probability")),
             risk_category=str(required(obj, "risk_category")),
             confidence_score=float(required(obj, "confidence_score")),

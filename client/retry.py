@@ -5,7 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 
-from client.errors import ChurnApiError, Conflict, Unavailable, Unreachable
+from client.errors import GATEWAY, ChurnApiError, Conflict, Unavailable, Unreachable
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,3 +51,10 @@ def is_passing(error: ChurnApiError) -> bool:
     if isinstance(error, Conflict):
         return error.retry_after_s is not None
     return isinstance(error, Unreachable | Unavailable)
+
+
+def was_not_acted_upon(error: ChurnApiError) -> bool:
+    """Whether a request that failed so cannot have had an effect: it never left, or the API itself put it off."""
+    if isinstance(error, Unreachable):
+        return not error.may_have_arrived
+    return isinstance(error, Unavailable) and error.code != GATEWAY

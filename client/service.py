@@ -8,6 +8,7 @@ from datetime import datetime
 from typing import Self
 
 from client.reading import NOTHING, Json, required, text, time
+from client.records import RowError
 
 
 @dataclass(frozen=True, slots=True)
@@ -58,32 +59,78 @@ class Activation:
 
 @dataclass(frozen=True, slots=True)
 class Reconciliation:
-    """A batch's rows by fate, counted from the tables rather than read from its counters."""
+    """A batch's rows by fate, counted from the tables rather than read from its counters.
+
+    Attributes
+    ----------
+    total : int or None
+        None while nobody has counted the input's rows.
+    is_balanced : bool
+        Whether the API found every row of the input accounted for exactly once.
+    counters_agree : bool
+        Whether the batch's own counters say the same.
+    """
 
     batch_id: str
-    total: int
+    total: int | None
     completed: int
     failed: int
     cancelled: int
     pending: int
+    is_balanced: bool
+    counters_agree: bool
     raw: Json = field(default_factory=dict, repr=False, compare=False)
-
-    @property
-    def is_balanced(self) -> bool:
-        """Whether every row of the input is accounted for exactly once, and the API found no other disagreement."""
-        adds_up = self.total == self.completed + self.failed + self.cancelled + self.pending
-        return adds_up and bool(self.raw.get("balanced", True))
 
     @classmethod
     def from_json(cls, obj: Json) -> Self:
         """Read the body of GET /batches/{id}/reconciliation."""
         return cls(
             batch_id=str(required(obj, "batch_id")),
-            total=int(required(obj, "total")),
+            total=obj.get("total"),
             completed=int(required(obj, "completed")),
             failed=int(required(obj, "failed")),
             cancelled=int(required(obj, "cancelled")),
             pending=int(required(obj, "pending")),
+            is_balanced=bool(required(obj, "balanced")),
+            counters_agree=bool(required(obj, "counters_agree")),
+            raw=obj,
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Validation:
+    """What a submit would find, had it been one.
+
+    Attributes
+    ----------
+    is_valid : bool
+        Whether a submit with these options would be accepted.
+    errors : tuple of RowError
+        The bad rows, each with its reasons; cut short where they are very many.
+    estimated_s : float or None
+        Seconds that the scoring would take.
+    """
+
+    is_valid: bool
+    total_customers: int | None
+    failed_customers: int
+    errors: tuple[RowError, ...]
+    error_summary: Mapping[str, int] = field(default_factory=dict)
+    warnings: Mapping[str, int] = field(default_factory=dict)
+    estimated_s: float | None = None
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, obj: Json) -> Self:
+        """Read the answer of POST /batches:validate."""
+        return cls(
+            is_valid=bool(required(obj, "valid")),
+            total_customers=obj.get("total_customers"),
+            failed_customers=int(required(obj, "failed_customers")),
+            errors=tuple(map(RowError.from_json, obj.get("errors") or ())),
+            error_summary=obj.get("error_summary") or NOTHING,
+            warnings=obj.get("warnings") or NOTHING,
+            estimated_s=obj.get("estimated_seconds"),
             raw=obj,
         )
 

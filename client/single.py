@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-import uuid
 from collections.abc import Mapping
 from typing import Any, Final
 
@@ -17,11 +16,13 @@ from client.transport import BASE_PATH, Transport
 _LOOK_EVERY_S: Final = 0.5
 
 
-def predict_one(transport: Transport, body: Mapping[str, Any], *, timeout_s: float) -> Prediction:
+def predict_one(transport: Transport, body: Mapping[str, Any], *, model_version: str | None, timeout_s: float) -> Prediction:
     """Ask for one score and follow it until it is there."""
     deadline = time.monotonic() + timeout_s
-    headers = {"Idempotency-Key": uuid.uuid4().hex}
-    response = transport.send("POST", "/predictions", json=body, headers=headers)
+    # Each request is a prediction of its own in the customer's history: one that may have arrived is not sent again.
+    response = transport.send(
+        "POST", "/predictions", params={"model_version": model_version}, json=body, may_arrive_twice=False
+    )
     while response.status_code == httpx.codes.ACCEPTED:
         pause_s = retry_after_s(response) or _LOOK_EVERY_S
         if time.monotonic() + pause_s > deadline:

@@ -11,7 +11,7 @@ import httpx
 
 from client.errors import ChurnApiError
 from client.problems import refusal, speaking_of
-from client.retry import RetryPolicy
+from client.retry import RetryPolicy, was_not_acted_upon
 from client.uploads import Upload
 
 R = TypeVar("R")
@@ -24,9 +24,10 @@ _LOOPBACK: Final = frozenset({"localhost", "127.0.0.1", "::1"})
 
 
 class Transport:
-    """Sends requests below the base path; every one of them is safe to repeat.
+    """Sends requests below the base path, and again where that is safe.
 
-    Reads, state changes and activations are idempotent by contract, and whatever creates something carries an Idempotency-Key.
+    It is safe by default: reads, state changes and activations are idempotent by contract, and a submit carries an
+    Idempotency-Key.
 
     Raises
     ------
@@ -81,6 +82,7 @@ class Transport:
         timeout_s: float | None = None,
         retry: RetryPolicy | None = None,
         also_answers: tuple[int, ...] = (),
+        may_arrive_twice: bool = True,
     ) -> httpx.Response:
         """Send a request and read its answer whole.
 
@@ -94,6 +96,8 @@ class Transport:
             A body to stream instead of `json`.
         also_answers : tuple of int
             Statuses of 300 and more that are answers, not refusals.
+        may_arrive_twice : bool
+            False sends again only what cannot have been acted upon.
 
         Raises
         ------
@@ -116,7 +120,10 @@ class Transport:
                 raise refusal(response)
             return response
 
-        return self._repeat(attempt, retry or self._retry, can_repeat=upload is None or upload.can_restart)
+        def may_repeat(error: ChurnApiError) -> bool:
+            return (upload is None or upload.can_restart) and (may_arrive_twice or was_not_acted_upon(error))
+
+        return self._repeat(attempt, retry or self._retry, may_repeat)
 
     @contextmanager
     def stream(self, path: str, *, params: Mapping[str, Any] | None = None, accept: str = "*/*") -> Iterator[httpx.Response]:
@@ -138,14 +145,16 @@ class Transport:
         finally:
             response.close()
 
-    def _repeat(self, attempt: Callable[[], R], retry: RetryPolicy, *, can_repeat: bool = True) -> R:
+    def _repeat(
+        self, attempt: Callable[[], R], retry: RetryPolicy, may_repeat: Callable[[ChurnApiError], bool] = lambda _: True
+    ) -> R:
         tries = 0
         while True:
             tries += 1
             try:
                 return attempt()
             except ChurnApiError as error:
-                delay_s = retry.delay_s(tries, error) if can_repeat else None
+                delay_s = retry.delay_s(tries, error) if may_repeat(error) else None
                 if delay_s is None:
                     raise
                 if self._on_retry is not None:

@@ -28,6 +28,12 @@ def test_a_status_is_shown_in_words(api: FakeApi, churn: Churn) -> None:
     assert "by risk         low 2, high 1" in run.out
 
 
+def test_a_failed_batch_says_why(api: FakeApi, churn: Churn) -> None:
+    failure = {"code": "truncated_gzip", "detail": "The gzip file ends early."}
+    api.on("GET", "/batches/b1", batch_json(status="failed", failure=failure))
+    assert "The gzip file ends early." in churn("status", "b1").out
+
+
 def test_a_list_in_a_pipe_is_tab_separated(api: FakeApi, churn: Churn) -> None:
     api.on("GET", "/batches", {"batches": [batch_json("b2"), batch_json("b1")], "next_cursor": "c"})
     run = churn("list", "--limit", "2", "--status", "processing", "--priority", "high")
@@ -114,10 +120,10 @@ def test_an_unknown_batch_has_an_exit_code_of_its_own(api: FakeApi, churn: Churn
         assert churn(command, "nope").code == 5
 
 
-@pytest.mark.parametrize(("pending", "code"), [(2, 0), (9, 1)])
-def test_rows_that_do_not_add_up_are_a_failure(api: FakeApi, churn: Churn, pending: int, code: int) -> None:
-    counts = {"batch_id": "b1", "total": 10, "completed": 6, "failed": 1, "cancelled": 1, "pending": pending}
-    api.on("GET", "/batches/b1/reconciliation", counts)
+@pytest.mark.parametrize(("balanced", "agree", "code"), [(True, True, 0), (False, True, 1), (True, False, 1)])
+def test_rows_that_do_not_add_up_are_a_failure(api: FakeApi, churn: Churn, balanced: bool, agree: bool, code: int) -> None:
+    counts = {"batch_id": "b1", "total": 10, "completed": 6, "failed": 1, "cancelled": 1, "pending": 2}
+    api.on("GET", "/batches/b1/reconciliation", {**counts, "balanced": balanced, "counters_agree": agree})
     assert churn("reconcile", "b1").code == code
 
 

@@ -109,6 +109,19 @@ def test_errors_are_json_too_if_so_asked(api: FakeApi, churn: Churn, csv: Path) 
     assert run.json["error"]["errors"] == [entry]
 
 
+@pytest.mark.parametrize(("valid", "code"), [(True, 0), (False, 6)])
+def test_a_dry_run_stores_nothing_and_says_what_it_found(api: FakeApi, churn: Churn, csv: Path, valid: bool, code: int) -> None:
+    entry = {"row": 3, "field": "age", "code": "out_of_range", "message": "age must be 18 to 100", "value": "7"}
+    api.on("POST", "/batches:validate", {"valid": valid, "total_customers": 5, "failed_customers": 1, "errors": [entry]})
+    run = churn("submit", str(csv), "--dry-run", "--on-error", "skip", "--max-error-rate", "0.1")
+    assert run.code == code
+    assert "bad rows" in run.out
+    assert "row 3: age must be 18 to 100" in run.err
+    assert [(asked.path, asked.params) for asked in api.asked] == [
+        ("/batches:validate", {"on_error": "skip", "max_error_rate": "0.1"})
+    ]
+
+
 def test_standard_input_is_streamed(api: FakeApi, churn: Churn, monkeypatch: pytest.MonkeyPatch) -> None:
     api.on("POST", "/batches", ACCEPTED)
     monkeypatch.setattr("sys.stdin", io.TextIOWrapper(io.BytesIO(b"customer_id\nC-1\n")))
@@ -135,6 +148,7 @@ def test_ids_and_filters_are_sources_too(api: FakeApi, churn: Churn, tmp_path: P
         (["submit", "absent.csv"], "absent.csv"),
         (["submit", "--filter", "{"], "not JSON"),
         (["submit", "--filter", "[]"], "JSON object"),
+        (["submit", "--filter", "{}", "--dry-run"], "goes with FILE"),
         (["submit", "--priority", "soon", "--filter", "{}"], "urgent"),
         (["status"], "BATCH"),
         (["nonsense"], "nonsense"),

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from client import ChurnClient, NotFound, UnexpectedAnswer, Unreachable, WaitTimeout
-from tests.unit.client.fake_api import Answer, FakeApi, batch_json, ndjson, prediction_json, problem
+from tests.unit.client.fake_api import DROP, Answer, FakeApi, batch_json, ndjson, prediction_json, problem
 
 NDJSON = {"Content-Type": "application/x-ndjson"}
 
@@ -21,13 +21,28 @@ def test_results_come_one_by_one_in_order(api: FakeApi, churn: ChurnClient) -> N
     assert api.asked[0].params == {"format": "ndjson"}
 
 
-def test_a_stream_that_breaks_off_is_an_error_not_an_end(api: FakeApi, churn: ChurnClient) -> None:
+def test_a_stream_that_keeps_breaking_off_is_an_error_not_an_end(api: FakeApi, churn: ChurnClient) -> None:
     body = ndjson(prediction_json(0), prediction_json(1))
-    api.on("GET", "/batches/b1/results", Answer(200, body, NDJSON, cut_at=len(body) - 20))
-    results = churn.results("b1")
-    assert next(results).row == 0
+    api.on("GET", "/batches/b1/results", Answer(200, body, NDJSON, cut_at=20))
     with pytest.raises(Unreachable, match="broke off"):
-        list(results)
+        list(churn.results("b1"))
+
+
+def test_a_stream_that_breaks_off_goes_on_where_it_was(api: FakeApi, churn: ChurnClient) -> None:
+    whole = ndjson(*(prediction_json(row) for row in range(4)))
+    rest = ndjson(*(prediction_json(row) for row in range(2, 4)))
+    at = len(ndjson(*(prediction_json(row) for row in range(3)))) + 9
+    api.on("GET", "/batches/b1/results", Answer(200, whole, NDJSON, cut_at=at), Answer(200, rest, NDJSON))
+    assert [prediction.row for prediction in churn.results("b1")] == [0, 1, 2, 3]
+    assert [asked.params.get("first_row") for asked in api.asked] == [None, "2"]
+
+
+def test_faults_of_one_row_are_told_once_though_the_stream_breaks_between_them(api: FakeApi, churn: ChurnClient) -> None:
+    faults = [{"row": row, "field": field, "code": "missing", "message": "-"} for row, field in ((1, "a"), (2, "b"), (2, "c"))]
+    cut = Answer(200, ndjson(*faults), NDJSON, cut_at=len(ndjson(*faults[:2])))
+    api.on("GET", "/batches/b1/errors", cut, Answer(200, ndjson(*faults[1:]), NDJSON))
+    assert [error.field for error in churn.errors("b1")] == ["a", "b", "c"]
+    assert api.asked[1].params["first_row"] == "2"
 
 
 def test_a_saved_file_is_whole_after_a_broken_download(api: FakeApi, churn: ChurnClient, tmp_path: Path) -> None:
@@ -92,6 +107,20 @@ def test_a_prediction_in_time_is_returned_at_once(api: FakeApi, churn: ChurnClie
     assert [asked.json for asked in api.asked] == [{"customer_id": "C-0", "age": 30}, {"customer_id": "C-0"}]
 
 
+def test_a_prediction_that_may_have_been_made_is_not_asked_for_twice(api: FakeApi, churn: ChurnClient) -> None:
+    api.on("POST", "/predictions", DROP, prediction_json(0))
+    with pytest.raises(Unreachable):
+        churn.predict("C-0")
+    assert len(api.asked) == 1
+
+
+def test_a_prediction_that_was_put_off_is_asked_for_again(api: FakeApi, churn: ChurnClient) -> None:
+    away = problem(503, "database_unavailable", "Nothing was stored; try again.", headers={"Retry-After": "5"})
+    api.on("POST", "/predictions", away, prediction_json(0))
+    assert churn.predict("C-0", model_version="v2").customer_id == "C-0"
+    assert api.asked[1].params == {"model_version": "v2"}
+
+
 def test_a_late_prediction_is_followed_to_its_place(api: FakeApi, churn: ChurnClient, pauses: list[float]) -> None:
     pending = {"prediction_id": "9", "status": "pending"}
     api.on("POST", "/predictions", Answer(202, pending, {"Location": f"{api.url}/api/v1/predictions/9", "Retry-After": "1"}))
@@ -127,11 +156,19 @@ def test_models_are_listed_and_activated(api: FakeApi, churn: ChurnClient) -> No
     assert (activation.previous_version, activation.new_version) == ("v1", "v2")
 
 
-@pytest.mark.parametrize(("pending", "balanced"), [(2, True), (3, False)])
-def test_a_reconciliation_says_whether_it_balances(api: FakeApi, churn: ChurnClient, pending: int, balanced: bool) -> None:
-    counts = {"total": 10, "completed": 6, "failed": 1, "cancelled": 1, "pending": pending}
+def test_a_reconciliation_says_whether_it_balances(api: FakeApi, churn: ChurnClient) -> None:
+    counts = {
+        "total": None,
+        "completed": 6,
+        "failed": 1,
+        "cancelled": 1,
+        "pending": 3,
+        "balanced": True,
+        "counters_agree": False,
+    }
     api.on("GET", "/batches/b1/reconciliation", {"batch_id": "b1", **counts})
-    assert churn.reconciliation("b1").is_balanced is balanced
+    found = churn.reconciliation("b1")
+    assert (found.total, found.pending, found.is_balanced, found.counters_agree) == (None, 3, True, False)
 
 
 def test_not_ready_is_an_answer(api: FakeApi, churn: ChurnClient, pauses: list[float]) -> None:

@@ -156,6 +156,15 @@ def test_a_refused_file_names_its_rows(api: FakeApi, churn: ChurnClient) -> None
     assert len(api.asked) == 1
 
 
+def test_a_rehearsal_tells_what_a_submit_would_find(api: FakeApi, churn: ChurnClient, csv: Path) -> None:
+    entry = {"row": 3, "customer_id": "C-3", "field": "age", "code": "out_of_range", "message": "18 to 100", "value": "7"}
+    counts = {"total_customers": 9, "valid_customers": 8, "failed_customers": 1, "error_summary": {"out_of_range": 1}}
+    api.on("POST", "/batches:validate", {"valid": False, **counts, "errors": [entry], "estimated_seconds": 0.5})
+    found = churn.validate_file(csv, SubmitOptions(on_error="abort"))
+    assert (found.is_valid, found.failed_customers, found.errors[0].row, found.estimated_s) == (False, 1, 3, 0.5)
+    assert api.asked[0].params == {"on_error": "abort"}
+
+
 def test_a_retried_batch_is_a_child_and_carries_a_key(api: FakeApi, churn: ChurnClient) -> None:
     api.on("POST", "/batches/b1/retry", DROP, Answer(202, batch_json("b2", "queued", parent_batch_id="b1")))
     child: Batch = churn.retry("b1")
