@@ -44,6 +44,16 @@ _QUARANTINE = text("""
 
 _INPUT = text("SELECT payload FROM chunk_inputs WHERE batch_id = :batch_id AND chunk_no = :chunk_no")
 
+# Every row from a chunk's first on belongs to it, but for those that were refused and have their error already.
+_ROWS = text("""
+    SELECT row FROM chunks c, generate_series(c.first_row, c.first_row + c.n_rows
+           + (SELECT count(DISTINCT row_number)::int FROM row_errors
+               WHERE batch_id = c.batch_id AND row_number >= c.first_row)) AS row
+     WHERE c.batch_id = :batch_id AND c.chunk_no = :chunk_no
+       AND NOT EXISTS (SELECT FROM row_errors e WHERE e.batch_id = c.batch_id AND e.row_number = row)
+     ORDER BY row LIMIT (SELECT n_rows FROM chunks WHERE batch_id = :batch_id AND chunk_no = :chunk_no)
+""")
+
 _COUNT = text(COUNT_CLOSED)
 
 _RESCUE_REQUESTS = text("""
@@ -118,6 +128,11 @@ def quarantine_chunk(conn: Connection, batch_id: str, chunk_no: int, attempt: in
 def chunk_input(conn: Connection, batch_id: str, chunk_no: int) -> bytes:
     """A chunk's input as it was planned."""
     return bytes(conn.execute(_INPUT, {"batch_id": batch_id, "chunk_no": chunk_no}).scalar_one())
+
+
+def chunk_rows(conn: Connection, batch_id: str, chunk_no: int) -> list[int]:
+    """Row numbers of a chunk, told from the ledger alone."""
+    return list(conn.execute(_ROWS, {"batch_id": batch_id, "chunk_no": chunk_no}).scalars())
 
 
 def count_quarantined(conn: Connection, batch_id: str, *, n_rows: int, code: str) -> bool:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
-from typing import Final
+from collections.abc import Iterator, Mapping
+from typing import Final, NamedTuple
 
 import numpy as np
 import pyarrow as pa
@@ -43,10 +43,20 @@ _SLICE_ROWS: Final = 5_000
 
 _MODEL_BACKOFF_S: Final = 5.0
 _BACKOFF_S: Final = 1.0
+_LONGEST_BACKOFF_S: Final = 60.0
+"""Passing faults are retried for as long as they last, so their waits must not grow with the outage."""
 
 _NO_SCORES: Final = Scores(np.empty(0), np.empty(0, np.int8), np.empty(0))
 
 _log: Final = structlog.get_logger(__name__)
+
+
+class _Closed(NamedTuple):
+    """What closing a chunk changed: whether its batch ended, its scores by band, its failed rows by code."""
+
+    ended: bool
+    risk: Mapping[str, int]
+    errors: Mapping[str, int]
 
 
 def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
@@ -84,13 +94,14 @@ def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
     scores = _score(resources, claim, scorer, customers) if customers.num_rows else _NO_SCORES
     try:
         with resources.engine.begin() as conn:
-            ended, counts = _close(conn, claim, wanted, customers, scores, is_upload=is_upload)
+            closed = _close(conn, claim, wanted, customers, scores, is_upload=is_upload)
     except DatabaseUnavailable:
         # The connection may have broken after Postgres committed; only Postgres knows.
         if not _is_closed(resources, claim):
             raise
         return
-    metrics.chunk_closed(claim, counts, ended=ended)
+    metrics.chunk_closed(claim, closed.risk, ended=closed.ended)
+    metrics.rows_failed(closed.errors)
 
 
 def _read_stored(resources: Resources, wanted: pa.Table) -> pa.Table:
@@ -126,7 +137,7 @@ def _slices(customers: pa.Table) -> Iterator[pa.Table]:
 
 def _close(
     conn: Connection, claim: ChunkClaim, wanted: pa.Table, customers: pa.Table, scores: Scores, *, is_upload: bool
-) -> tuple[bool, dict[str, int]]:
+) -> _Closed:
     close_chunk(conn, claim)
     gone = hold_deletions(conn, since=claim.submitted_at, in_full=is_upload)
     if gone:
@@ -147,16 +158,9 @@ def _close(
     )
     store_predictions(conn, rows)
     store_row_errors(conn, claim.batch_id, errors)
-    counts = risk_counts(scores.risk)
-    ended = count_chunk(
-        conn,
-        claim.batch_id,
-        completed=customers.num_rows,
-        failed=len(errors),
-        risk=counts,
-        errors=Counter(error.code for error in errors),
-    )
-    return ended, counts
+    risk, by_code = risk_counts(scores.risk), Counter(error.code for error in errors)
+    ended = count_chunk(conn, claim.batch_id, completed=customers.num_rows, failed=len(errors), risk=risk, errors=by_code)
+    return _Closed(ended, risk, by_code)
 
 
 def _absent(wanted: pa.Table, customers: pa.Table, gone: set[str]) -> list[RowError]:
@@ -181,8 +185,12 @@ def _fail(resources: Resources, claim: ChunkClaim, exc: Exception) -> None:
     if claim.attempt < resources.settings.max_attempts:
         _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt))
         return
-    with resources.engine.begin() as conn:
-        quarantine(conn, claim.batch_id, claim.chunk_no, attempt=claim.attempt, error=_describe(exc))
+    try:
+        with resources.engine.begin() as conn:
+            failed = quarantine(conn, claim.batch_id, claim.chunk_no, attempt=claim.attempt, error=_describe(exc))
+        metrics.rows_failed(failed)
+    except DatabaseUnavailable:
+        _log.warning("chunk left to its lease", batch_id=claim.batch_id, chunk_no=claim.chunk_no)
 
 
 def _release(resources: Resources, claim: ChunkClaim, exc: Exception, *, backoff_s: float, counts: bool = True) -> None:
@@ -203,4 +211,5 @@ def _describe(exc: Exception) -> str:
 
 
 def _backoff_s(attempt: int) -> float:
-    return _BACKOFF_S * 2.0 ** (attempt - 1) * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret
+    longest_s = min(_BACKOFF_S * 2.0 ** min(attempt - 1, 30), _LONGEST_BACKOFF_S)
+    return longest_s * random.uniform(0.5, 1.5)  # noqa: S311 - jitter, not a secret

@@ -62,12 +62,6 @@ def serve(port: int, *, address: str) -> None:
         start_http_server(port, addr=address, registry=_registry())
 
 
-def forget_process(process: int) -> None:
-    """Drop the gauges of a child that has ended; its counters are kept, for what it did was done."""
-    if _is_multiprocess():
-        multiprocess.mark_process_dead(process)  # type: ignore[no-untyped-call]
-
-
 def _registry() -> CollectorRegistry:
     if not _is_multiprocess():
         return _ALONE

@@ -18,6 +18,7 @@ from intake.slices import RowFault, Slice
 from intake.tally import Tally
 from schemas.states import OnError
 from scoring.errors import DataError, Transient
+from workers import metrics
 from workers.resources import Resources
 from workers.sources import slices_of
 
@@ -25,6 +26,7 @@ _PROGRESS_S: Final = 1.0
 """How often the reading says how far it is, which also renews its lease."""
 
 _BACKOFF_S: Final = 2.0
+_LONGEST_BACKOFF_S: Final = 60.0
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -63,6 +65,7 @@ def validate_batch(resources: Resources, batch_id: str) -> None:
     log = _log.bind(batch_id=batch_id, attempt=claim.attempt, request_id=claim.batch.request_id)
     try:
         plan = _plan(resources, claim)
+        metrics.rows_failed(plan.error_summary)
         log.info("batch validated", rows=plan.total, failed=plan.failed, chunks=plan.chunk_count)
     except FenceLost:
         log.warning("batch was cancelled or belongs to another planner")
@@ -122,6 +125,8 @@ def _refuse(resources: Resources, claim: PlanClaim, exc: DataError) -> None:
                 refuse_plan(conn, claim, code=exc.code, detail=exc.detail, found=exc.plan)
             else:
                 refuse_plan(conn, claim, code=exc.code, detail=exc.detail)
+        if isinstance(exc, _Refused):
+            metrics.rows_failed(exc.plan.error_summary)
     except FenceLost:
         _log.warning("batch was cancelled or belongs to another planner", batch_id=claim.batch.batch_id)
     except Transient:
@@ -157,6 +162,6 @@ def _fail(resources: Resources, claim: PlanClaim) -> None:
 def _release(resources: Resources, claim: PlanClaim) -> None:
     try:
         with resources.engine.begin() as conn:
-            release_plan(conn, claim, backoff_s=_BACKOFF_S * 2 ** (claim.attempt - 1))
+            release_plan(conn, claim, backoff_s=min(_BACKOFF_S * 2.0 ** min(claim.attempt - 1, 30), _LONGEST_BACKOFF_S))
     except Transient:
         _log.warning("batch left to its lease", batch_id=claim.batch.batch_id)

@@ -47,7 +47,7 @@ def rescue_round(engine: Engine, settings: Settings) -> bool:
             return False
         for chunk in rescue_chunks(conn, max_attempts=settings.max_attempts, backoff_s=BACKOFF_S):
             if chunk.state is ChunkState.QUARANTINED:
-                fail_rows(conn, chunk.batch_id, chunk.chunk_no)
+                metrics.rows_failed(fail_rows(conn, chunk.batch_id, chunk.chunk_no))
             metrics.rescued(chunk.state)
             _log.warning(
                 "chunk rescued", batch_id=chunk.batch_id, chunk_no=chunk.chunk_no, attempt=chunk.attempt, state=chunk.state

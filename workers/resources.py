@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import redis
+import structlog
 from celery import Celery
 from sqlalchemy import Engine
 
@@ -16,7 +17,7 @@ from broker.app import make_producer
 from broker.hints import Window, publish_due
 from broker.replies import make_redis
 from db.engine import make_engine
-from db.errors import NotFound
+from db.errors import DatabaseUnavailable, NotFound
 from db.models import Model, get_model
 from scoring.errors import ModelError
 from scoring.model import load_bundle
@@ -25,6 +26,8 @@ from scoring.score import Scorer
 from settings import Settings
 
 _MODELS_KEPT: Final = 3
+
+_log: Final = structlog.get_logger(__name__)
 
 
 @dataclass(slots=True)
@@ -70,8 +73,11 @@ class Resources:
             raise ModelError(str(exc)) from exc
 
     def publish_due(self) -> None:
-        """Fill the window of hints."""
-        publish_due(self.engine, self.producer, self.window)
+        """Fill the window of hints; if the database is away, the next rescuer's round does."""
+        try:
+            publish_due(self.engine, self.producer, self.window)
+        except DatabaseUnavailable as exc:
+            _log.warning("nothing published: the database is away", reason=str(exc))
 
     def close(self) -> None:
         """Give the connections back."""

@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 
 from db.batches import Batch
 from db.filters import copy_matching_ids
-from db.retry import retryable_chunks, unknown_customer_ids
+from db.retry import failed_customer_ids, retryable_chunks
 from db.uploads import upload_parts
 from intake.chunks import decode
 from intake.read import Limits, Slice, read_file
@@ -84,7 +84,7 @@ def _failed_rows(conn: Connection, batch: Batch) -> Iterator[pa.Table]:
         if in_full:
             yield table.filter(pc.is_in(table.column(ROW), value_set=pa.array(rows, pa.int32())))
     if not in_full:
-        ids = pa.chunked_array([pa.array(unknown_customer_ids(conn, batch.parent_batch_id), pa.string())])
+        ids = pa.chunked_array([pa.array(failed_customer_ids(conn, batch.parent_batch_id), pa.string())])
         yield from (piece.customers for piece in _references(ids))
 
 

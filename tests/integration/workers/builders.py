@@ -51,6 +51,11 @@ def customers_of(n: int, *, first_id: int = 0, seed: int = 11) -> pa.Table:
     return generate(n, seed=seed, first_id=first_id).customers
 
 
+def renamed(customers: pa.Table, *ids: str) -> pa.Table:
+    """The same customers under other ids."""
+    return customers.set_column(1, customers.schema.field(1), pa.array(ids))
+
+
 def submit_customers(conn: Connection, batch_id: str, customers: pa.Table, *, chunk_rows: int = 1_000, **batch: Any) -> None:
     """Submit customers in full, planned at once as a small body is."""
     _submit_table(conn, batch_id, Source.CUSTOMERS, customers, chunk_rows, batch)
@@ -278,3 +283,21 @@ def during_score(resources: Resources, act: Callable[[], None], *, model: str = 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(scorer, "score", interrupted)
         yield
+
+
+def failing(error: BaseException) -> Callable[[], None]:
+    """Something to happen `during_score`: an error."""
+
+    def fail() -> None:
+        raise error
+
+    return fail
+
+
+def raising(error: BaseException) -> Callable[..., None]:
+    """A stand-in for a function that fails."""
+
+    def fail(*_: object, **__: object) -> None:
+        raise error
+
+    return fail

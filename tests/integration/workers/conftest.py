@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import redis
 from sqlalchemy import Engine
+from structlog.testing import capture_logs
+from structlog.typing import EventDict
 
 from datasets.synthetic import DESCRIPTION, generate
 from db.models import activate_model, register_model
@@ -20,6 +22,13 @@ from tests.factories import empty_tables
 from tests.integration.workers.builders import CALIBRATED, MODEL
 from tests.unit.scoring.factories import trained_model
 from workers.resources import Resources, make_resources
+
+
+@pytest.fixture(autouse=True)
+def logged() -> Iterator[list[EventDict]]:
+    """What the worker logs during a test."""
+    with capture_logs() as entries:
+        yield entries
 
 
 @pytest.fixture(scope="session")

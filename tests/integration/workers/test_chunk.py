@@ -110,7 +110,7 @@ def test_stored_customers_score_as_uploaded_ones_do(resources: Resources, ledger
 
 @pytest.mark.parametrize("awkward", ['a,"b"', "a\nb", " a ", "é€😀", "'; DROP TABLE chunks; --", "NULL", "=1+1", "\\.", "-"])
 def test_any_id_survives_the_way_through_the_tables(resources: Resources, ledger: Engine, awkward: str) -> None:
-    customers = b.customers_of(1).set_column(1, "customer_id", [[awkward]]).cast(b.customers_of(1).schema)
+    customers = b.renamed(b.customers_of(1), awkward)
     with ledger.begin() as conn:
         b.submit_customers(conn, "full", customers)
     score_chunk(resources, "full", 0)
