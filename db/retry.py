@@ -24,7 +24,7 @@ _CHUNKS = text("""
 
 _IDS = text("""
     SELECT customer_id FROM row_errors
-     WHERE batch_id = :batch_id AND code = 'customer_not_found' AND customer_id IS NOT NULL
+     WHERE batch_id = :batch_id AND code = ANY(:codes) AND customer_id IS NOT NULL
      GROUP BY customer_id ORDER BY min(row_number)
 """)
 
@@ -49,6 +49,9 @@ def retryable_chunks(conn: Connection, batch_id: str) -> Iterator[tuple[bytes, l
         after = row.chunk_no
 
 
-def unknown_customer_ids(conn: Connection, batch_id: str) -> list[str]:
-    """Ids that were unknown when a batch by reference was submitted or scored, in input order, each once."""
-    return list(conn.execute(_IDS, {"batch_id": batch_id}).scalars())
+def failed_customer_ids(conn: Connection, batch_id: str) -> list[str]:
+    """Customers of a batch by reference that may be tried again, in input order, each once.
+
+    They are told by their errors and not by its chunks, for an id that was unknown at the submit is in none.
+    """
+    return list(conn.execute(_IDS, {"batch_id": batch_id, "codes": list(RETRYABLE_CODES)}).scalars())
