@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any, Final, cast
 
 import structlog
 from flask import Flask, request
+from flask.json.provider import DefaultJSONProvider
 from flask_smorest import Api
 
 from api.answers import PREFIX
@@ -77,6 +78,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(_flask_config(settings))
     app.url_map.strict_slashes = False
+    cast(DefaultJSONProvider, app.json).sort_keys = False  # answers keep the order in which they are described
     resources = make_resources(settings)
     register_resources(app, resources)
     register_tracing(app)

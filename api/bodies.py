@@ -143,7 +143,8 @@ def _read_form(settings: Settings, encoding: str | None, schema: Schema, stack: 
     parts = request.files.getlist("file")
     if len(parts) != 1 or len(request.files) != 1:
         raise Unprocessable("A form must hold exactly one file, in the part 'file'.", code="missing_file")
-    part = stack.enter_context(parts[0])
+    part = parts[0]
+    stack.callback(part.close)
     given = {**request.args.to_dict(), **request.form.to_dict()}
     options = load(schema, given, where="parameter")
     digest = hashlib.file_digest(part.stream, "sha256").hexdigest()

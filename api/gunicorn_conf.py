@@ -36,6 +36,8 @@ graceful_timeout = 30
 # The heartbeat file on a disk can block a worker for as long as the disk does.
 worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
 accesslog = None
+# It would lie in the user's home, where two installations would fight over it.
+control_socket_disable = True
 logconfig_dict = logging_config(_settings.log_level, _settings.log_format)
 
 _metrics_dir = Path(_settings.prometheus_multiproc_dir or tempfile.mkdtemp(prefix=_METRICS_PREFIX))

@@ -14,6 +14,9 @@ HEADER: Final = "X-Request-ID"
 UNMATCHED: Final = "(unmatched)"
 """The rule of a request that no route matches: the raw path may hold anything."""
 
+_PROBES: Final = ("/health", "/health/live", "/health/ready", "/metrics")
+"""Asked every few seconds by machines: a line for each would bury the others."""
+
 # What a caller's id may look like; anything else could forge log lines or headers.
 _SANE: Final = re.compile(r"[A-Za-z0-9][A-Za-z0-9._:/+=-]{0,99}")
 
@@ -58,6 +61,7 @@ def _end(response: Response) -> Response:
     # A streamed answer goes on after the request's context is gone, so everything is captured here.
     @response.call_on_close
     def _log_request() -> None:
-        _log.info("request", **line, duration_ms=round((time.perf_counter() - started) * 1000, 1))
+        say = _log.debug if line["route"].endswith(_PROBES) else _log.info
+        say("request", **line, duration_ms=round((time.perf_counter() - started) * 1000, 1))
 
     return response

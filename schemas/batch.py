@@ -163,6 +163,7 @@ class SubmitSchema(OptionsSchema):
         }
     )
     filter = fields.Raw(
+        validate=check_storable,
         metadata={
             "description": "Conditions on stored customers, all of which must hold: a value, or operators"
             " eq ne lt lte gt gte in is_null.",
@@ -171,14 +172,12 @@ class SubmitSchema(OptionsSchema):
         }
     )
 
-    @validates_schema(skip_on_field_errors=False)
+    @validates_schema(skip_on_field_errors=True)
     def _check_inputs(self, given: Mapping[str, Any], **_: Any) -> None:
         found = [name for name in _INPUTS if name in given]
         if len(found) != 1:
             said = f"not {' and '.join(found)} together" if found else "none was given"
             raise ValidationError(f"Give exactly one of {', '.join(_INPUTS)}; {said}.")
-        if "filter" in given:
-            check_storable(given["filter"], path="/filter")
 
 
 class ProgressSchema(Schema):
