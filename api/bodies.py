@@ -147,11 +147,12 @@ def _read_form(settings: Settings, encoding: str | None, schema: Schema, stack: 
     stack.callback(part.close)
     given = {**request.args.to_dict(), **request.form.to_dict()}
     options = load(schema, given, where="parameter")
-    digest = hashlib.file_digest(part.stream, "sha256").hexdigest()
-    size = part.stream.tell()
-    part.stream.seek(0)
+    stream = cast(BinaryIO, part.stream)
+    digest = hashlib.file_digest(cast(Any, stream), "sha256").hexdigest()
+    size = stream.tell()
+    stream.seek(0)
     media_type = media_type_of_part(part)
-    upload = Upload(cast(BinaryIO, part.stream), size, media_type, None)
+    upload = Upload(stream, size, media_type, None)
     return Body(options, _fingerprint(MULTIPART, media_type, given, digest), size, upload=upload)
 
 

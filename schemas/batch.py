@@ -169,7 +169,7 @@ class SubmitSchema(OptionsSchema):
             " eq ne lt lte gt gte in is_null.",
             "type": "object",
             "example": {"contract_type": "Month-to-month", "tenure_months": {"lt": 12}},
-        }
+        },
     )
 
     @validates_schema(skip_on_field_errors=True)

@@ -48,7 +48,7 @@ def test_any_other_id_is_replaced(client: FlaskClient, given: str) -> None:
 
 
 def test_a_request_is_one_line_with_its_rule(client: FlaskClient, lines: Lines) -> None:
-    client.get("/health/live?secret=canary", headers={"X-Request-ID": "abc"})
+    client.get("/openapi.json?secret=canary", headers={"X-Request-ID": "abc"})
     (line,) = lines.read()
     duration_ms = line.pop("duration_ms")
     assert isinstance(duration_ms, float)
@@ -59,10 +59,16 @@ def test_a_request_is_one_line_with_its_rule(client: FlaskClient, lines: Lines) 
         "level": "info",
         "logger": "api.tracing",
         "method": "GET",
-        "route": "/health/live",
+        "route": "/openapi.json",
         "status": 200,
         "request_id": "abc",
     }
+
+
+@pytest.mark.parametrize("path", ["/health/live", "/api/v1/health", "/metrics"])
+def test_probes_are_logged_for_debugging_only(client: FlaskClient, lines: Lines, path: str) -> None:
+    client.get(path)
+    assert [line["level"] for line in lines.read() if line["event"] == "request"] == ["debug"]
 
 
 def test_an_unknown_path_is_not_logged(client: FlaskClient, lines: Lines) -> None:
