@@ -75,7 +75,7 @@ def _score_claimed(resources: Resources, claim: RequestClaim) -> None:
     with resources.engine.begin() as conn:
         finish_request(conn, claim)
         if claim.customer_id in hold_deletions(conn, since=claim.submitted_at, in_full=claim.customer is not None):
-            raise NotFound(claim.customer_id)
+            raise NotFound("the customer was deleted", code=Code.CUSTOMER_DELETED)
         if claim.customer is not None:
             put_customer(conn, claim.customer, submitted_at=claim.submitted_at)
         store_prediction(conn, new)
@@ -83,8 +83,11 @@ def _score_claimed(resources: Resources, claim: RequestClaim) -> None:
 
 
 def _fail(resources: Resources, claim: RequestClaim, code: Code, detail: str) -> None:
-    with resources.engine.begin() as conn:
-        fail_request(conn, claim, code=code, detail=detail)
+    try:
+        with resources.engine.begin() as conn:
+            fail_request(conn, claim, code=code, detail=detail)
+    except DatabaseUnavailable:
+        _log.warning("prediction left to its lease", prediction_id=str(claim.id))
 
 
 def _release(resources: Resources, claim: RequestClaim) -> None:

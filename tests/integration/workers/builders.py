@@ -191,7 +191,7 @@ def bands_of(probability: NDArray[np.float64], resources: Resources) -> list[str
 def take_hints(app: Celery) -> Iterator[Hint]:
     """Take what is queued as a worker's transport would, the most pressing queue first, until all are empty."""
     with app.connection_for_read() as connection, connection.channel() as channel:
-        queues = [SimpleQueue(channel, name, no_ack=True) for name in (PREDICTIONS_QUEUE, *BATCH_QUEUES)]
+        queues = [SimpleQueue(channel, app.amqp.queues[name], no_ack=True) for name in (PREDICTIONS_QUEUE, *BATCH_QUEUES)]
         try:
             while (message := next(filter(None, map(_next, queues)), None)) is not None:
                 yield message.headers["task"], message.payload[0]

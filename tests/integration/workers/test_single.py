@@ -1,0 +1,293 @@
+"""Scoring one customer whose client waits: stored or in full, and what happens when the customer, Redis or Postgres is gone."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from contextlib import closing
+from typing import Any
+
+import numpy as np
+import pytest
+import redis
+from sqlalchemy import Engine, text
+from structlog.typing import EventDict
+
+from broker.replies import make_redis, wait_for
+from db.customers import delete_customer, get_customer
+from db.engine import make_engine
+from db.errors import DatabaseUnavailable, NotFound
+from db.predictions import StoredPrediction, get_prediction
+from db.requests import PredictionRequest, create_request, get_request
+from deploy.local.ports import free_port
+from schemas.states import RequestState
+from scoring.features import Code
+from scoring.model import ModelBundle
+from settings import Settings
+from tests.factories import customer
+from tests.integration.workers import builders as b
+from tests.integration.workers.cutter import cutting
+from workers.rescue import rescue_round
+from workers.resources import Resources, make_resources
+from workers.single import score_customer
+
+
+@pytest.fixture
+def listener(redis_url: str) -> Iterator[redis.Redis]:
+    """A client as the API has one."""
+    with closing(make_redis(redis_url, timeout_s=1)) as client:
+        yield client
+
+
+def request(engine: Engine, customer_id: str, values: dict[str, Any] | None = None, *, model: str = b.MODEL) -> int:
+    with engine.begin() as conn:
+        return create_request(conn, customer_id=customer_id, customer=values, model_version=model, request_id="r")
+
+
+def prediction(engine: Engine, prediction_id: int) -> StoredPrediction:
+    with engine.connect() as conn:
+        return get_prediction(conn, prediction_id)
+
+
+def waiting(engine: Engine, prediction_id: int) -> PredictionRequest:
+    with engine.connect() as conn:
+        return get_request(conn, prediction_id)
+
+
+def make_due(engine: Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE prediction_requests SET available_at = '-infinity'"))
+
+
+def lapse(engine: Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE prediction_requests SET lease_until = clock_timestamp() - interval '1 s'"))
+
+
+@pytest.mark.parametrize("model", [b.MODEL, b.CALIBRATED])
+def test_a_stored_customer_scores_as_lightgbm_would(
+    resources: Resources, ledger: Engine, bundles: dict[str, ModelBundle], model: str
+) -> None:
+    customers = b.customers_of(30)
+    with ledger.begin() as conn:
+        b.store_customers(conn, customers)
+    ids = [request(ledger, customer_id, model=model) for customer_id in b.ids_of(customers)]
+
+    for prediction_id in ids:
+        score_customer(resources, prediction_id)
+
+    bundle = bundles[model]
+    expected = bundle.manifest.calibration.apply(b.booster_predictions(bundle.model_text, customers))
+    stored = [prediction(ledger, prediction_id) for prediction_id in ids]
+    np.testing.assert_allclose([p.churn_probability for p in stored], expected, rtol=0, atol=1e-12)
+    assert [p.risk_category for p in stored] == b.bands_of(expected, resources)
+    assert {(p.model_version, p.batch_id, p.row_number) for p in stored} == {(model, None, None)}
+
+
+def test_a_customer_in_full_scores_the_same_and_becomes_the_latest_row(resources: Resources, ledger: Engine) -> None:
+    customers = b.customers_of(20)
+    with ledger.begin() as conn:
+        b.store_customers(conn, customers)
+    for row in customers.drop_columns(["row"]).to_pylist():
+        by_id = request(ledger, row["customer_id"])
+        new = {**row, "customer_id": "new-" + row["customer_id"]}
+        in_full = request(ledger, new["customer_id"], new)
+        score_customer(resources, by_id)
+        score_customer(resources, in_full)
+        assert prediction(ledger, in_full).churn_probability == prediction(ledger, by_id).churn_probability
+        assert new["customer_id"] in b.stored_ids(ledger)
+
+
+def test_the_request_gives_way_to_its_prediction(resources: Resources, ledger: Engine) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    with pytest.raises(NotFound):
+        prediction(ledger, prediction_id)
+    score_customer(resources, prediction_id)
+    assert prediction(ledger, prediction_id).customer_id == "C"
+    with pytest.raises(NotFound):
+        waiting(ledger, prediction_id)
+
+
+def test_an_older_request_that_ends_late_overwrites_nothing(resources: Resources, ledger: Engine) -> None:
+    older = request(ledger, "C", customer("C", age=20))
+    newer = request(ledger, "C", customer("C", age=90))
+    score_customer(resources, newer)
+    score_customer(resources, older)
+    with ledger.connect() as conn:
+        assert get_customer(conn, "C").values["age"] == 90
+
+
+def test_an_unknown_customer_is_refused_at_once(ledger: Engine) -> None:
+    with pytest.raises(NotFound, match="nobody"):
+        request(ledger, "nobody")
+
+
+def test_the_waiting_client_is_told(resources: Resources, ledger: Engine, listener: redis.Redis) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    score_customer(resources, prediction_id)
+    assert wait_for(listener, prediction_id, timeout_s=1)
+
+
+def test_nobody_else_s_client_is_told(resources: Resources, ledger: Engine, listener: redis.Redis) -> None:
+    mine, other = request(ledger, "C", customer("C")), request(ledger, "D", customer("D"))
+    score_customer(resources, other)
+    assert not wait_for(listener, mine, timeout_s=0.05)
+
+
+def test_a_word_that_nobody_waits_for_goes_by_itself(resources: Resources, ledger: Engine, listener: redis.Redis) -> None:
+    score_customer(resources, request(ledger, "C", customer("C")))
+    (key,) = listener.keys("churn:done:*")
+    assert 0 < listener.ttl(key) <= 60
+
+
+@pytest.mark.parametrize("in_full", [False, True])
+def test_a_customer_deleted_meanwhile_is_not_scored(
+    resources: Resources, ledger: Engine, listener: redis.Redis, in_full: bool
+) -> None:
+    customers = b.customers_of(1)
+    (customer_id,) = b.ids_of(customers)
+    with ledger.begin() as conn:
+        b.store_customers(conn, customers)
+    prediction_id = request(ledger, customer_id, customer(customer_id) if in_full else None)
+
+    def delete() -> None:
+        with ledger.begin() as conn:
+            delete_customer(conn, customer_id, keep_history=True)
+
+    with b.during_score(resources, delete):
+        score_customer(resources, prediction_id)
+
+    failed = waiting(ledger, prediction_id)
+    assert (failed.state, failed.error_code) == (RequestState.FAILED, Code.CUSTOMER_NOT_FOUND)
+    assert b.stored_ids(ledger) == set()
+    assert wait_for(listener, prediction_id, timeout_s=1)
+
+
+def test_a_customer_deleted_before_it_was_read_is_not_scored(resources: Resources, ledger: Engine) -> None:
+    customers = b.customers_of(1)
+    (customer_id,) = b.ids_of(customers)
+    with ledger.begin() as conn:
+        b.store_customers(conn, customers)
+    prediction_id = request(ledger, customer_id)
+    with ledger.begin() as conn:
+        delete_customer(conn, customer_id, keep_history=True)
+    score_customer(resources, prediction_id)
+    assert waiting(ledger, prediction_id).error_code == Code.CUSTOMER_NOT_FOUND
+
+
+def test_a_deleted_customer_comes_back_when_posted_in_full(resources: Resources, ledger: Engine) -> None:
+    with ledger.begin() as conn:
+        b.store_customers(conn, b.renamed(b.customers_of(1), "C"))
+    with ledger.begin() as conn:
+        delete_customer(conn, "C", keep_history=True)
+    prediction_id = request(ledger, "C", customer("C"))
+    score_customer(resources, prediction_id)
+    assert prediction(ledger, prediction_id).customer_id == "C"
+
+
+def test_redis_away_leaves_the_result_in_the_database(resources: Resources, ledger: Engine) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    resources.redis = make_redis(f"redis://127.0.0.1:{free_port()}/0", timeout_s=0.2)
+    score_customer(resources, prediction_id)
+    assert prediction(ledger, prediction_id).customer_id == "C"
+
+
+def test_a_duplicate_hint_scores_nothing_twice(resources: Resources, ledger: Engine) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    for _ in range(3):
+        score_customer(resources, prediction_id)
+    assert prediction(ledger, prediction_id).attempt == 1
+
+
+def test_a_zombie_stores_nothing(resources: Resources, ledger: Engine) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+
+    def be_rescued() -> None:
+        lapse(ledger)
+        rescue_round(ledger, resources.settings)
+
+    with b.during_score(resources, be_rescued):
+        score_customer(resources, prediction_id)
+    assert waiting(ledger, prediction_id).state is RequestState.PENDING
+    assert b.stored_ids(ledger) == set()
+
+    score_customer(resources, prediction_id)
+    assert prediction(ledger, prediction_id).attempt == 2
+
+
+def test_requests_that_kill_their_workers_fail(resources: Resources, ledger: Engine) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+
+    class Killed(BaseException):
+        pass
+
+    for _ in range(resources.settings.max_attempts):
+        with b.during_score(resources, b.failing(Killed())), pytest.raises(Killed):
+            score_customer(resources, prediction_id)
+        lapse(ledger)
+        rescue_round(ledger, resources.settings)
+    failed = waiting(ledger, prediction_id)
+    assert (failed.state, failed.error_code) == (RequestState.FAILED, Code.SCORING_FAILED)
+
+
+def test_a_failing_model_is_tried_again_and_then_given_up(resources: Resources, ledger: Engine, listener: redis.Redis) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    with b.during_score(resources, b.failing(ValueError("boom"))):
+        for _ in range(resources.settings.max_attempts):
+            assert waiting(ledger, prediction_id).state is RequestState.PENDING
+            assert not wait_for(listener, prediction_id, timeout_s=0.01)
+            score_customer(resources, prediction_id)
+            make_due(ledger)
+    failed = waiting(ledger, prediction_id)
+    assert (failed.state, failed.error_code) == (RequestState.FAILED, Code.SCORING_FAILED)
+    assert "boom" not in (failed.error_detail or "")
+    assert wait_for(listener, prediction_id, timeout_s=1)
+    with ledger.connect() as conn:
+        assert conn.execute(text("SELECT customer FROM prediction_requests")).scalar_one() is None
+
+
+def test_a_passing_fault_gives_the_request_back(resources: Resources, ledger: Engine) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    with b.during_score(resources, b.failing(DatabaseUnavailable("gone"))):
+        score_customer(resources, prediction_id)
+    assert waiting(ledger, prediction_id).state is RequestState.PENDING
+    score_customer(resources, prediction_id)
+    assert waiting(ledger, prediction_id).state is RequestState.PENDING  # not due yet
+    make_due(ledger)
+    score_customer(resources, prediction_id)
+    assert prediction(ledger, prediction_id).customer_id == "C"
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), NotFound("gone", code="model_not_found")])
+def test_a_database_that_is_away_leaves_the_request_to_its_lease(
+    resources: Resources, ledger: Engine, error: Exception, logged: list[EventDict]
+) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    there = resources.engine
+
+    def lose() -> None:
+        resources.engine = make_engine("postgresql://churn@127.0.0.1:1/churn")
+        raise error
+
+    with b.during_score(resources, lose):
+        score_customer(resources, prediction_id)
+    resources.engine = there
+    assert waiting(ledger, prediction_id).state is RequestState.RUNNING
+    assert "prediction left to its lease" in [entry["event"] for entry in logged]
+
+
+@pytest.mark.parametrize(("committed", "attempts"), [(True, 1), (False, 2)])
+def test_a_commit_whose_answer_is_lost_stores_one_prediction(
+    settings: Settings, ledger: Engine, *, committed: bool, attempts: int
+) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    with cutting(settings.database_url, marker="INSERT INTO prediction_history", committed=committed) as cutter:
+        resources = make_resources(dataclasses.replace(settings, database_url=cutter.url), process=1)
+        score_customer(resources, prediction_id)
+        assert cutter.cuts == 1
+        make_due(ledger)
+        score_customer(resources, prediction_id)
+        resources.close()
+    assert prediction(ledger, prediction_id).attempt == attempts
+    with pytest.raises(NotFound):
+        waiting(ledger, prediction_id)
