@@ -4,13 +4,15 @@ from __future__ import annotations
 
 from typing import Any, Final
 
-from kombu import Queue
+from kombu import Exchange, Queue
 
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH
 from settings import Settings
 
 PLAN_TIME_LIMIT_S: Final = 3600
 """An upload of the largest size is read well within it."""
+
+_EXCHANGE: Final = Exchange("churn", type="direct")
 
 _VISIBILITY_TIMEOUT_S: Final = 2 * PLAN_TIME_LIMIT_S
 
@@ -78,7 +80,7 @@ def _common(settings: Settings) -> dict[str, Any]:
         "accept_content": ["json"],
         "event_serializer": "json",
         "task_send_sent_event": True,
-        "task_queues": [Queue(name) for name in (*BATCH_QUEUES, PREDICTIONS_QUEUE)],
+        "task_queues": [Queue(name, _EXCHANGE, routing_key=name) for name in (*BATCH_QUEUES, PREDICTIONS_QUEUE)],
         "task_default_queue": BATCH_QUEUES[2],
         "task_create_missing_queues": False,
         "enable_utc": True,

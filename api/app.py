@@ -121,4 +121,4 @@ def _refuse_nul() -> None:
     """Answer 404 to names that hold a NUL, which nothing stored can: Postgres has no such text, and the driver would raise."""
     texts = [*(request.view_args or {}).values(), *request.args.values()]
     if any("\x00" in text for text in texts):
-        raise NotFound("a name cannot hold a NUL character")
+        raise NotFound("a name cannot hold a NUL character", code="not_found")

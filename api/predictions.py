@@ -89,9 +89,13 @@ def post_prediction(query: dict[str, Any]) -> Response:
             conn, customer_id=customer_id, customer=customer, model_version=version, request_id=g.request_id
         )
     resources().publisher.publish_request(prediction_id)
-    if not _prefers_async():
+    respond_async = _prefers_async()
+    if not respond_async:
         _wait(resources(), prediction_id)
-    return _answer(prediction_id)
+    answer = _answer(prediction_id)
+    if respond_async:
+        answer.headers["Preference-Applied"] = "respond-async"
+    return answer
 
 
 @predictions.get("/predictions/<prediction_id>")
@@ -125,7 +129,7 @@ def _number(prediction_id: str) -> int:
     """The id as it is stored; what is none is not found."""
     number = int(prediction_id) if re.fullmatch("[0-9]{1,19}", prediction_id) else 0
     if not 0 < number <= _LARGEST_ID:
-        raise NotFound(f"there is no prediction {prediction_id[:50]!r}")
+        raise NotFound(f"there is no prediction {prediction_id[:50]!r}", code="prediction_not_found")
     return number
 
 

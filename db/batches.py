@@ -185,7 +185,7 @@ def get_batch(conn: Connection, batch_id: str) -> Batch:
     """
     row = conn.execute(_GET, {"batch_id": batch_id}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no batch {batch_id!r}")
+        raise NotFound(f"there is no batch {batch_id!r}", code="batch_not_found")
     return _batch(row)
 
 

@@ -91,7 +91,8 @@ FINAL_STATUS: Final = """
 """
 """How a batch whose chunks are all closed ends, from its counters; the one place where that is decided."""
 
-# The row lock of this UPDATE makes the last of several finishing chunks see all the others, so exactly one ends the batch.
+# The row lock of this UPDATE makes the last of several finishing chunks see all the others, so exactly one ends the batch. NO KEY,
+# because two transactions whose foreign keys hold the batch's row shared would each wait for the other to let go of it.
 COUNT_CLOSED: Final = f"""
     UPDATE batch_jobs b
        SET completed_customers = n.completed, failed_customers = n.failed, processed_customers = n.completed + n.failed,
@@ -103,7 +104,7 @@ COUNT_CLOSED: Final = f"""
            completed_at = CASE WHEN n.closed < b.chunk_count THEN NULL ELSE clock_timestamp() END
       FROM (SELECT batch_id, completed_customers + :completed AS completed, failed_customers + :failed AS failed,
                    cancelled_customers + :cancelled AS cancelled, chunks_closed + :chunks AS closed, cancel_reason AS reason
-              FROM batch_jobs WHERE batch_id = :batch_id FOR UPDATE) n
+              FROM batch_jobs WHERE batch_id = :batch_id FOR NO KEY UPDATE) n
      WHERE b.batch_id = n.batch_id
     RETURNING b.status, b.completed_at IS NOT NULL AS ended
 """

@@ -95,7 +95,7 @@ def get_customer(conn: Connection, customer_id: str) -> StoredCustomer:
     """
     row = conn.execute(_GET, {"customer_id": customer_id}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no customer {customer_id!r}")
+        raise NotFound(f"there is no customer {customer_id!r}", code="customer_not_found")
     values = {name: getattr(row, name) for name in COLUMNS}
     return StoredCustomer(values, row.created_at, row.updated_at)
 
@@ -121,7 +121,7 @@ def delete_customer(conn: Connection, customer_id: str, *, keep_history: bool) -
     """
     # The trigger takes the deletion lock, so what follows sees every prediction of this customer that will ever be.
     if conn.execute(_DELETE, {"customer_id": customer_id}).rowcount == 0:
-        raise NotFound(f"there is no customer {customer_id!r}")
+        raise NotFound(f"there is no customer {customer_id!r}", code="customer_not_found")
     if not keep_history:
         conn.execute(_ANONYMISE, {"customer_id": customer_id})
         conn.execute(_ANONYMISE_ERRORS, {"customer_id": customer_id})

@@ -15,7 +15,20 @@ from scoring.errors import ChurnError, Transient
 
 
 class NotFound(ChurnError):
-    """There is no such object."""
+    """There is no such object.
+
+    Parameters
+    ----------
+    detail : str
+        What was looked for, for the caller.
+    code : str
+        A stable machine-readable name, e.g. `batch_not_found`.
+    """
+
+    def __init__(self, detail: str, *, code: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.code = code
 
 
 class Conflict(ChurnError):

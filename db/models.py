@@ -100,7 +100,7 @@ def get_model(conn: Connection, version: str) -> Model:
     """
     row = conn.execute(_GET, {"version": version}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no model {version!r}; see GET /api/v1/models for those registered")
+        raise NotFound(f"there is no model {version!r}; see GET /api/v1/models for those registered", code="model_not_found")
     return _model(row)
 
 
@@ -135,7 +135,7 @@ def activate_model(conn: Connection, version: str) -> Activation:
     previous = conn.execute(_RETIRE, {"version": version}).scalar_one_or_none()
     activated_at = conn.execute(_CROWN, {"version": version}).scalar_one_or_none()
     if activated_at is None:
-        raise NotFound(f"there is no model {version!r}; register it first")
+        raise NotFound(f"there is no model {version!r}; register it first", code="model_not_found")
     return Activation(previous, version, activated_at)
 
 

@@ -83,7 +83,7 @@ _RENEW = text("""
 """)
 
 _FENCE = text("""
-    SELECT FROM batch_jobs WHERE batch_id = :batch_id AND status = 'validating' AND plan_attempt = :attempt FOR UPDATE
+    SELECT FROM batch_jobs WHERE batch_id = :batch_id AND status = 'validating' AND plan_attempt = :attempt FOR NO KEY UPDATE
 """)
 
 # A batch without one good row has no chunk that could end it, so the plan itself does.

@@ -136,7 +136,7 @@ def get_prediction(conn: Connection, prediction_id: int) -> StoredPrediction:
     """
     row = conn.execute(_GET, {"id": prediction_id}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no prediction {str(prediction_id)!r}")
+        raise NotFound(f"there is no prediction {str(prediction_id)!r}", code="prediction_not_found")
     return _stored(row)
 
 

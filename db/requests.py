@@ -105,7 +105,10 @@ def create_request(
         return int(conn.execute(_CREATE, {**values, "customer": to_json(customer)}).scalar_one())
     created = conn.execute(_CREATE_STORED, values).scalar_one_or_none()
     if created is None:
-        raise NotFound(f"there is no customer {customer_id!r}; send the customer in full to have it stored and scored")
+        raise NotFound(
+            f"there is no customer {customer_id!r}; send the customer in full to have it stored and scored",
+            code="customer_not_found",
+        )
     return int(created)
 
 
@@ -119,7 +122,7 @@ def get_request(conn: Connection, request_id: int) -> PredictionRequest:
     """
     row = conn.execute(_GET, {"id": request_id}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no prediction {str(request_id)!r}")
+        raise NotFound(f"there is no prediction {str(request_id)!r}", code="prediction_not_found")
     state = RequestState(row.state)
     return PredictionRequest(
         row.id, row.customer_id, state, row.model_version, row.error_code, row.error_detail, row.submitted_at

@@ -1,12 +1,12 @@
 """What can go wrong in the product's core, as types whose place in the tree decides their fate.
 
-    ChurnError
-    |-- DataError            the caller's data is at fault: a row error or a 4xx, never retried
-    |   `-- UnreadableFile   an upload that cannot be read to its end (its code and detail say where)
-    |-- ModelError           the bundle is at fault: refused at load, its chunks stay pending
-    |   |-- BundleCorrupt    a file is missing or its checksum differs
-    |   `-- BundleMismatch   the bundle is whole but made for other features or another format
-    `-- Transient            the world is at fault (a lost connection, a lock): retried with backoff
+ChurnError
+|-- DataError            the caller's data is at fault: a row error or a 4xx, never retried
+|   `-- UnreadableFile   an upload that cannot be read to its end (its code and detail say where)
+|-- ModelError           the bundle is at fault: refused at load, its chunks stay pending
+|   |-- BundleCorrupt    a file is missing or its checksum differs
+|   `-- BundleMismatch   the bundle is whole but made for other features or another format
+`-- Transient            the world is at fault (a lost connection, a lock): retried with backoff
 """
 
 from __future__ import annotations

@@ -89,12 +89,12 @@ class Feature:
 
 
 def _integer(name: str, description: str, unit: str, low: int, high: int, example: int, *, nullable: bool = False) -> Feature:
-    return Feature(
-        name, Kind.INTEGER, description, unit, Decimal(low), Decimal(high), nullable=nullable, example=example
-    )
+    return Feature(name, Kind.INTEGER, description, unit, Decimal(low), Decimal(high), nullable=nullable, example=example)
 
 
-def _decimal(name: str, description: str, unit: str, precision: int, high: str, example: float, *, nullable: bool = False) -> Feature:
+def _decimal(
+    name: str, description: str, unit: str, precision: int, high: str, example: float, *, nullable: bool = False
+) -> Feature:
     return Feature(
         name,
         Kind.DECIMAL,

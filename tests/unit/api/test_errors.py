@@ -47,7 +47,7 @@ def assert_is_problem(response: TestResponse, status: int, code: str) -> dict[st
     ("error", "status", "code"),
     [
         (MalformedRequest("x"), 400, "malformed_request"),
-        (NotFound("x"), 404, "not_found"),
+        (NotFound("x", code="batch_not_found"), 404, "batch_not_found"),
         (NotAcceptable("x"), 406, "not_acceptable"),
         (Conflict("x", code="batch_final"), 409, "batch_final"),
         (BodyTooLarge("x"), 413, "body_too_large"),
