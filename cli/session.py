@@ -63,7 +63,7 @@ def _api_url_option(envvar: str | None = None) -> click.Option:
 
 
 def _secret(name: str, envvar: str) -> click.Option:
-    # Only by environment: a key on the command line is seen by every user of the machine.
+    # Hidden, as it is meant to be set by environment: every user of the machine sees what stands on a command line.
     return click.Option([name], envvar=envvar, hidden=True, expose_value=False, is_eager=True, callback=_keep)
 
 
