@@ -40,7 +40,14 @@ def import_telco(session: Session, *, file: Path, out: Path) -> Exit:
 @click.command(cls=LocalCommand)
 @click.argument("n", type=click.IntRange(1), metavar="N")
 @click.option(
-    "-o", "--output", required=True, type=click.Path(dir_okay=False, path_type=Path), metavar="FILE", help="CSV to write."
+    "-o",
+    "--out",
+    "--output",
+    "output",
+    required=True,
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="CSV to write.",
 )
 @click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="The same seed gives the same customers.")
 @click.option("--labelled", is_flag=True, help="With a last column `churned`, to train on.")

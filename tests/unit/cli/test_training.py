@@ -102,7 +102,7 @@ def test_registering_without_settings_is_refused_before_training(
 
 
 def test_generated_customers_are_said_to_be_synthetic(churn: Churn, tmp_path: Path) -> None:
-    run = churn("generate", "10", "-o", str(tmp_path / "s.csv"), "--seed", "1")
+    run = churn("generate", "10", "--out", str(tmp_path / "s.csv"), "--seed", "1")
     assert run.code == 0
     assert "synthetic" in run.err
     assert len((tmp_path / "s.csv").read_text().splitlines()) == 11
