@@ -30,6 +30,9 @@ _TYPES: Final = dict.fromkeys(COLUMNS, pa.string()) | {feature.name: _JSON_TYPE[
 _PARSE: Final = pajson.ParseOptions(explicit_schema=pa.schema(list(_TYPES.items())), unexpected_field_behavior="error")
 
 
+_NEWLINE, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
+
+
 def read_ndjson(text: Readable, limits: Limits) -> Iterator[RawRows]:
     """Read JSON lines in blocks; blank lines do not count as rows.
 
@@ -107,13 +110,15 @@ def _is_plain(block: bytes) -> bool:
     Arrow's parser (26.0.1) crashes the process on a `null` between objects and takes several objects on a line, so it is shown
     only lines that can be nothing but one flat object.
     """
-    n_lines = block.count(b"\n")
-    return (
-        block.startswith(b"{")
-        and block.count(b"\n{") == n_lines - 1
-        and block.count(b"}\n") + block.count(b"}\r\n") == n_lines
-        and block.count(b"{") == block.count(b"}") == n_lines
-        and b"[" not in block
+    if not block.startswith(b"{") or b"[" in block:
+        return False
+    content = np.frombuffer(block, np.uint8)
+    ends = np.flatnonzero(content == _NEWLINE)
+    last = np.where(content[ends - 1] == _RETURN, content[ends - 2], content[ends - 1])
+    return bool(
+        (content[ends[:-1] + 1] == _OPEN).all()
+        and (last == _CLOSE).all()
+        and block.count(b"{") == block.count(b"}") == len(ends)
     )
 
 

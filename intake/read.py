@@ -41,7 +41,8 @@ def read_file(
     Parameters
     ----------
     stream : BinaryIO
-        The body; Parquet needs one that can seek, the text formats only `read`.
+        The body; only `read` is needed. It belongs to the reading until the last slice: Arrow reads CSV ahead in a thread of
+        its own, and a Parquet file is handed to another process, at once if it is a plain file, else as a temporary copy.
     media_type : str
         One of `MEDIA_TYPES`, without parameters.
     encoding : str or None

@@ -56,8 +56,9 @@ def test_a_line_that_is_no_object(line: bytes) -> None:
     assert where(faults) == [(1, None, Code.WRONG_TYPE)]
 
 
-def test_a_null_hidden_between_objects_does_not_reach_arrow() -> None:
-    assert where(read_lines(b"{} null {}")[1]) == [(1, None, Code.MALFORMED_ROW)]
+@pytest.mark.parametrize("line", [b"{} null {}", b"{} null", b"null {}"])
+def test_a_null_beside_objects_does_not_reach_arrow(line: bytes) -> None:
+    assert where(read_lines(line)[1]) == [(1, None, Code.MALFORMED_ROW)]
 
 
 def test_nested_values_are_of_the_wrong_type() -> None:

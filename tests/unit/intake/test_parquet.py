@@ -192,6 +192,15 @@ def test_a_bomb_meets_the_limits_of_its_own_process(memory_bytes: int, code: str
     assert refusal(body, parquet_memory_bytes=memory_bytes).code == code
 
 
+def test_a_file_refused_in_its_middle_does_not_end_as_if_it_were_whole() -> None:
+    genders = pa.array(["male"] * 20_000 + ["x" * 70_000_000])
+    slices = read_file(io.BytesIO(file_of(table_of(20_001, gender=genders), compression="zstd")), media_type=PARQUET)
+    assert next(slices).customers.num_rows == 16_384
+    with pytest.raises(UnreadableFile) as refused:
+        list(slices)
+    assert refused.value.code == "cell_too_large"
+
+
 def test_leaving_early_ends_the_decoding_process(monkeypatch: pytest.MonkeyPatch) -> None:
     started: list[subprocess.Popen[bytes]] = []
 

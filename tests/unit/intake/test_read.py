@@ -48,6 +48,13 @@ def test_ids_become_references() -> None:
     assert read.faults[0].customer_id == "a"
 
 
+def test_a_thousand_spaces_are_too_long_and_not_merely_blank() -> None:
+    spaces = " " * 1_001
+    assert [fault.code for fault in read_ids([spaces, " "]).faults] == [Code.TOO_LONG, Code.MISSING]
+    assert where(read_all(csv_of([customer(customer_id=spaces)]))[1]) == [(0, "customer_id", Code.TOO_LONG)]
+    assert where(read_rows([customer(customer_id=spaces)]).faults) == [(0, "customer_id", Code.TOO_LONG)]
+
+
 @pytest.mark.parametrize("read", [read_rows, read_ids])
 def test_an_empty_batch_is_refused(read: type) -> None:
     with pytest.raises(DataError) as refused:

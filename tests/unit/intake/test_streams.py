@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from intake.read import NDJSON, PARQUET, Limits, read_file
-from intake.streams import HEAD_BYTES, Rewound, open_bytes, open_text, read_up_to
+from intake.streams import HEAD_BYTES, CheckedText, Rewound, open_bytes, open_text, read_up_to
 from scoring.errors import UnreadableFile
 from tests.unit.intake.customers import csv_of, customer, ndjson_of, read_all
 
@@ -89,6 +89,11 @@ def test_a_bomb_is_refused_at_its_bound(media_type: str) -> None:
         tracemalloc.stop()
 
 
+def test_a_bomb_of_empty_gzip_files_within_gzip_is_refused() -> None:
+    body = gzip.compress(gzip.compress(b"") * 100_000 + gzip.compress(BODY))
+    assert refusal(body, limits=Limits(max_decompressed_bytes=1_000_000)).code == "decompressed_too_large"
+
+
 def test_a_bomb_of_zeros_is_refused_by_its_first_row() -> None:
     assert refusal(gzip.compress(b"\0" * 50_000_000)).code == "not_csv"
     assert refusal(gzip.compress(b"\0" * 50_000_000), media_type=NDJSON).code == "cell_too_large"
@@ -136,3 +141,14 @@ def test_the_byte_order_mark_is_dropped_even_when_it_comes_alone() -> None:
     text = open_text(io.BytesIO(b"\xef\xbb\xbfa"), encoding=None, limits=Limits())
     assert text.read(3) == b"a"
     assert text.read(3) == b""
+
+
+@pytest.mark.parametrize(("second", "byte"), [(b"(x", "0xC3"), (b"\xff", "0xC3"), (b"", "0xC3"), (b"\xa9\xe9!", "0xE9")])
+def test_a_character_broken_between_two_blocks_is_located(second: bytes, byte: str) -> None:
+    first = b"ab\nd\xc3"
+    text = CheckedText(io.BytesIO(first + second), Limits())
+    assert text.read(len(first)) == first
+    with pytest.raises(UnreadableFile) as refused:
+        text.read(len(second) or 1)
+    offset = 4 if byte == "0xC3" else 6
+    assert f"Line 2 is not UTF-8: byte {byte} at offset {offset}." in refused.value.detail
