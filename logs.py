@@ -57,7 +57,11 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
         "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "structured"}},
         "root": {"level": level, "handlers": ["stderr"]},
         # The level alone: gunicorn's own handlers would print each of its lines a second time.
-        "loggers": {"gunicorn.error": {"level": level, "handlers": [], "propagate": True}},
+        "loggers": {
+            "gunicorn.error": {"level": level, "handlers": [], "propagate": True},
+            # Two lines each time that somebody asks for the revision, which readiness probes do.
+            "alembic.runtime.migration": {"level": "WARNING"},
+        },
     }
 
 

@@ -13,7 +13,7 @@ from api.answers import PREFIX
 from api.batches import batches
 from api.customers import customers
 from api.docs import docs
-from api.errors import register_errors
+from api.errors import Unprocessable, register_errors
 from api.headers import register_headers
 from api.health import health
 from api.metrics import register_metrics
@@ -118,7 +118,8 @@ def _register_blueprints(app: Flask) -> None:
 
 
 def _refuse_nul() -> None:
-    """Answer 404 to names that hold a NUL, which nothing stored can: Postgres has no such text, and the driver would raise."""
-    texts = [*(request.view_args or {}).values(), *request.args.values()]
-    if any("\x00" in text for text in texts):
+    """Refuse names and parameters that hold a NUL: Postgres has no such text, and its driver would raise."""
+    if any("\x00" in name for name in (request.view_args or {}).values()):
         raise NotFound("a name cannot hold a NUL character", code="not_found")
+    if any("\x00" in value for value in request.args.values()):
+        raise Unprocessable("A parameter cannot hold a NUL character.", code="invalid_parameters")

@@ -159,7 +159,7 @@ def _read_form(settings: Settings, encoding: str | None, schema: Schema, stack: 
 def _spool(limit_bytes: int, stack: ExitStack) -> tuple[BinaryIO, int, str]:
     """Copy the body to a temporary file; returns it rewound, its size and its SHA-256."""
     if (request.content_length or 0) > limit_bytes:
-        raise _too_large(limit_bytes)
+        raise BodyTooLarge.of(limit_bytes)
     request.max_content_length = limit_bytes
     spool = temporary_file(stack)
     digest, size = hashlib.sha256(), 0
@@ -167,7 +167,7 @@ def _spool(limit_bytes: int, stack: ExitStack) -> tuple[BinaryIO, int, str]:
         digest.update(block)
         size += len(block)
         if size > limit_bytes:
-            raise _too_large(limit_bytes)
+            raise BodyTooLarge.of(limit_bytes)
         _write(spool, block)
     spool.seek(0)
     return spool, size, digest.hexdigest()
@@ -187,12 +187,6 @@ def _write(spool: BinaryIO, block: bytes) -> None:
         ) from exc
 
 
-def _too_large(limit_bytes: int) -> BodyTooLarge:
-    return BodyTooLarge(
-        f"The body exceeds the limit of {limit_bytes:,} bytes. Split it, or send a file as CSV, NDJSON or Parquet."
-    )
-
-
 def _inflated(stream: BinaryIO, encoding: str | None, settings: Settings) -> bytes:
     """The whole body, decompressed within the limit of a JSON body."""
     if encoding is None:
@@ -203,7 +197,7 @@ def _inflated(stream: BinaryIO, encoding: str | None, settings: Settings) -> byt
         return b"".join(iter(lambda: opened.read(_BLOCK_BYTES), b""))
     except UnreadableFile as exc:
         if exc.code == "decompressed_too_large":
-            raise _too_large(limit_bytes) from exc
+            raise BodyTooLarge.of(limit_bytes) from exc
         raise MalformedRequest(exc.detail, code=exc.code) from exc
 
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar, Final
 
 import structlog
 from flask import Flask, Response, g, request
-from werkzeug.exceptions import HTTPException
+from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
 
 from api.metrics import ERRORS
@@ -81,6 +81,11 @@ class BodyTooLarge(ApiError):
     status = HTTPStatus.REQUEST_ENTITY_TOO_LARGE
     default_code = "body_too_large"
 
+    @classmethod
+    def of(cls, limit_bytes: int) -> BodyTooLarge:
+        """The refusal of a body above this limit."""
+        return cls(f"The body exceeds the limit of {limit_bytes:,} bytes. Split it, or send a file as CSV, NDJSON or Parquet.")
+
 
 class UnsupportedMedia(ApiError):
     """A content type or encoding that nothing here reads."""
@@ -123,7 +128,9 @@ _STATUS: Final[Mapping[type[ChurnError], tuple[HTTPStatus, str]]] = {
 
 # Errors whose text is for operators (a host name, a revision): the client reads this instead.
 _SAID_INSTEAD: Final[Mapping[type[ChurnError], str]] = {
-    Transient: "The service cannot reach its database at this moment. Nothing was stored; try again.",
+    # Not "nothing was stored": the connection may have been lost while a commit was on its way.
+    Transient: "The service cannot reach its database at this moment. Try again; a submit that is repeated with the same"
+    " Idempotency-Key is stored once.",
     SchemaMismatch: "The service is being upgraded: its database stands at another version. Try again.",
 }
 
@@ -207,12 +214,16 @@ def _on_http(error: HTTPException) -> Response:
     """Translate the errors of Flask, Werkzeug and webargs."""
     response = error.get_response()
     status = error.code or response.status_code
+    if isinstance(error, RequestEntityTooLarge):
+        return _on_ours(BodyTooLarge.of(request.max_content_length or 0))
     if status < HTTPStatus.BAD_REQUEST:
         return Response(response.response, status, response.headers)
     code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
     messages = getattr(error, "data", {}).get("messages")
     if messages:
-        return problem(status, "invalid_parameters", "A parameter is not valid.", errors=list(_parameters(messages)))
+        faults = list(_parameters(messages))
+        said = "; ".join(f"{fault.get('parameter') or fault.get('pointer')}: {fault['message']}" for fault in faults[:3])
+        return problem(status, "invalid_parameters", f"A parameter is not valid. {said}", errors=faults)
     kept = {name: value for name, value in response.headers.items() if name in ("Allow", "Retry-After", "WWW-Authenticate")}
     detail = _NO_ROUTE if isinstance(error, NoRoute) and request.routing_exception is error else str(error.description)
     return problem(status, code, detail, headers=kept)

@@ -67,6 +67,14 @@ def post_worker_init(worker: Any) -> None:
     signal.signal(signal.SIGTERM, on_term)
 
 
+def worker_exit(_server: Any, worker: Any) -> None:
+    """Close what the worker holds; hints that it has marked are sent before it goes."""
+    from api.resources import resources
+
+    if worker.app.callable is not None:
+        resources(worker.app.callable).close()
+
+
 def child_exit(_server: Any, worker: Any) -> None:
     """Forget the gauges of a worker that is gone; its counters stay in the sum."""
     from prometheus_client.multiprocess import mark_process_dead

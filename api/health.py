@@ -60,7 +60,7 @@ def _check_postgres() -> None:
 
 def _redis_state() -> str:
     try:
-        resources().redis.ping()
+        resources().probe.ping()
     except RedisError:
         return "unreachable"
     return "ok"

@@ -152,11 +152,12 @@ def _prefers_async() -> bool:
 
 def _wait(held: Resources, prediction_id: int) -> None:
     """Wait until the prediction is there or the time is over; by Redis, or by looking while Redis is away."""
-    deadline = time.monotonic() + held.settings.prediction_timeout_seconds
+    # From the request's beginning: publishing to a Redis that does not answer has taken its part of the time.
+    deadline = g.started + held.settings.prediction_timeout_seconds
     try:
-        wait_for(held.redis, prediction_id, timeout_s=held.settings.prediction_timeout_seconds)
+        wait_for(held.redis, prediction_id, timeout_s=deadline - time.perf_counter())
     except redis.RedisError:
-        while time.monotonic() < deadline and isinstance(_find(prediction_id), PredictionRequest):
+        while time.perf_counter() < deadline and isinstance(_find(prediction_id), PredictionRequest):
             if held.stopping.wait(_LOOK_EVERY_S):
                 return
 

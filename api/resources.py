@@ -8,6 +8,8 @@ from typing import Final, cast
 
 from flask import Flask, current_app
 from redis import Redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 from sqlalchemy import Engine
 
 from broker.app import make_producer
@@ -18,6 +20,7 @@ from settings import Settings
 
 _KEY: Final = "churn"
 _KEPT_FREE: Final = 4
+_PROBE_TIMEOUT_S: Final = 0.3
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,6 +29,8 @@ class Resources:
 
     Attributes
     ----------
+    probe : redis.Redis
+        Gives up soon: readiness that waited for a frozen Redis would time out and take a working process out of service.
     holding : threading.BoundedSemaphore
         Threads that long polls and event streams may hold at once; the rest answer the other requests.
     stopping : threading.Event
@@ -35,9 +40,18 @@ class Resources:
     settings: Settings
     engine: Engine
     redis: Redis
+    probe: Redis
     publisher: Publisher
     holding: threading.BoundedSemaphore
     stopping: threading.Event = field(default_factory=threading.Event)
+
+    def close(self) -> None:
+        """End the publisher after its round, and give the connections back."""
+        self.stopping.set()
+        self.publisher.close()
+        self.engine.dispose()
+        self.redis.close()
+        self.probe.close()
 
 
 def make_resources(settings: Settings) -> Resources:
@@ -49,8 +63,16 @@ def make_resources(settings: Settings) -> Resources:
         application_name=f"{settings.app_name}-api",
     )
     redis = make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds)
+    probe = Redis.from_url(
+        settings.redis_url,
+        socket_timeout=_PROBE_TIMEOUT_S,
+        socket_connect_timeout=_PROBE_TIMEOUT_S,
+        retry=Retry(NoBackoff(), 0),
+    )
     publisher = Publisher(engine, make_producer(settings), Window.of(settings))
-    return Resources(settings, engine, redis, publisher, threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE)))
+    return Resources(
+        settings, engine, redis, probe, publisher, threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE))
+    )
 
 
 def register_resources(app: Flask, resources: Resources) -> None:
