@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import secrets
 import shutil
 import tempfile
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Final, TypeVar
+
+import psutil
 
 from deploy.local.errors import StartFailed
 from deploy.local.ports import Port, free_port
@@ -21,18 +25,30 @@ TEMPLATE: Final = "churn_template"
 
 Server = TypeVar("Server", Postgres, Valkey)
 
+_PREFIX: Final = "churn-test-"
+_HOUR_S: Final = 3600.0
 _ATTEMPTS: Final = 5
 _REDIS_DATABASES: Final = 512
 
 
 @contextmanager
 def temporary_folder() -> Iterator[Path]:
-    """Yield a folder that vanishes with everything in it, whoever owns it."""
-    folder = Path(tempfile.mkdtemp(prefix="churn-test-"))
+    """Yield a folder that vanishes with everything in it, whoever owns it; so do those of runs that were killed."""
+    _remove_folders_of_the_dead()
+    folder = Path(tempfile.mkdtemp(prefix=f"{_PREFIX}{os.getpid()}-"))
     try:
         yield folder
     finally:
         shutil.rmtree(folder)
+
+
+def _remove_folders_of_the_dead() -> None:
+    """Remove what a killed run left an hour ago; a younger one may be alive in another container on the same disk."""
+    for folder in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*-*"):
+        owner = folder.name.removeprefix(_PREFIX).split("-")[0]
+        with suppress(OSError):
+            if owner.isdigit() and not psutil.pid_exists(int(owner)) and time.time() - folder.stat().st_mtime > _HOUR_S:
+                shutil.rmtree(folder, ignore_errors=True)
 
 
 @contextmanager

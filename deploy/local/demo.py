@@ -5,9 +5,7 @@ from __future__ import annotations
 import heapq
 import signal
 import subprocess
-import tempfile
 import time
-from pathlib import Path
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -53,7 +51,7 @@ def run_demo(layout: Layout, console: Console, *, once: bool) -> int:
     try:
         process = None if is_supervised(layout) else start(layout, console.print, tied=True)
         state = follow_start(layout, console.print, process)
-        _score(state, console)
+        _score(layout, state, console)
         is_shown = True
         console.print(addresses(state), markup=False)
         if not once:
@@ -67,28 +65,28 @@ def run_demo(layout: Layout, console: Console, *, once: bool) -> int:
     return 0
 
 
-def _score(state: State, console: Console) -> None:
+def _score(layout: Layout, state: State, console: Console) -> None:
     with ChurnClient(state.api_url) as churn:
-        batch = _submit_and_wait(churn, console)
+        batch = _submit_and_wait(churn, layout, console)
         if batch.status != "completed":
-            raise LocalError(f"The batch {batch.batch_id} ended as {batch.status}: {dict(batch.error_summary)}; see var/log.")
+            raise LocalError(
+                f"The batch {batch.batch_id} ended as {batch.status}: {dict(batch.error_summary)}; see {layout.log}."
+            )
         top = heapq.nlargest(MOST_AT_RISK, churn.results(batch.batch_id), key=lambda one: one.churn_probability)
     duration = f" in {batch.duration_s:.1f} s" if batch.duration_s else ""
     console.print(f"Scored {batch.completed_customers:,} customers{duration} with model {batch.model_version}.\n")
     console.print(most_at_risk(top), "", risk_bands(batch.risk_summary))
 
 
-def _submit_and_wait(churn: ChurnClient, console: Console) -> Batch:
-    with tempfile.TemporaryDirectory(prefix="churn-demo-") as folder:
-        path = Path(folder) / "customers.csv"
-        write_csv(path, CUSTOMERS, seed=CUSTOMERS_SEED)
-        console.print(
-            f"Submitting {CUSTOMERS:,} synthetic customers (none of them exists), {path.stat().st_size / 1e6:.1f} MB of CSV."
-        )
-        with open_meter() as meter:
-            submitted = churn.submit_file(path, SubmitOptions(metadata={"source": "demo"}), on_progress=meter.uploading)
-            meter.batch(submitted)
-            return churn.wait(submitted.batch_id, on_change=meter.batch, on_trouble=meter.trouble)
+def _submit_and_wait(churn: ChurnClient, layout: Layout, console: Console) -> Batch:
+    path = layout.var / "demo" / "customers.csv"
+    write_csv(path, CUSTOMERS, seed=CUSTOMERS_SEED)
+    size = f"{path.stat().st_size / 1e6:.1f} MB of CSV"
+    console.print(f"Submitting {CUSTOMERS:,} synthetic customers (none of them exists), {size}.")
+    with open_meter() as meter:
+        submitted = churn.submit_file(path, SubmitOptions(metadata={"source": "demo"}), on_progress=meter.uploading)
+        meter.batch(submitted)
+        return churn.wait(submitted.batch_id, on_change=meter.batch, on_trouble=meter.trouble)
 
 
 def _stay(layout: Layout, state: State, console: Console, *, ours: bool) -> None:
@@ -125,4 +123,4 @@ def _stop_undisturbed(layout: Layout, console: Console) -> None:
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, signal.SIG_IGN)
     stop(layout, console.print)
-    console.print("Everything that this demo started has stopped; the data stay in var/.")
+    console.print("Everything that this demo started has stopped; the data stay.")

@@ -30,7 +30,9 @@ def most_at_risk(predictions: Iterable[Prediction]) -> Table:
     for place, prediction in enumerate(predictions, start=1):
         risk = Text(prediction.risk_category, style=_COLOURS[RiskCategory(prediction.risk_category)])
         action = Text(prediction.recommended_action or "")
-        table.add_row(str(place), Text(prediction.customer_id), f"{prediction.churn_probability:.4f}", risk, action)
+        table.add_row(
+            str(place), Text(prediction.customer_id or "(deleted)"), f"{prediction.churn_probability:.4f}", risk, action
+        )
     return table
 
 

@@ -97,6 +97,8 @@ def _settings(layout: Layout, choices: Choices, postgres: Postgres | None, redis
         "REDIS_URL": redis.url() if redis else choices.redis_url or "",
         "MODEL_STORAGE_PATH": choices.environ.get("MODEL_STORAGE_PATH", str(layout.models)),
         "PORT": str(choices.api.number),
+        # The lower end of what is sensible: a demo of few rows then shows progress, and both cores have work.
+        "CHUNK_ROWS": choices.environ.get("CHUNK_ROWS", "10000"),
         "CHURN_API_URL": f"http://{HOST}:{choices.api.number}",
     }
 

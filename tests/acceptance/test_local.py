@@ -1,0 +1,154 @@
+"""What make runs: the demo on an empty folder and on its own data, `up` and `down`, servers of one's own, Ctrl-C, kill -9."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import suppress
+
+import httpx
+import psutil
+import pytest
+
+from client import ChurnClient
+from deploy.local.layout import PROJECT, Layout
+from deploy.local.ports import free_port, is_free
+from deploy.local.state import is_supervised, read_state
+from tests.servers import temporary_folder
+
+pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
+
+PORTS = ("PORT", "FLOWER_PORT", "POSTGRES_PORT", "REDIS_PORT", "WORKER_METRICS_PORT", "INTERACTIVE_METRICS_PORT")
+
+
+@pytest.fixture(scope="module")
+def env() -> Mapping[str, str]:
+    """An environment with free ports and no server of the person's own."""
+    inherited = {name: value for name, value in os.environ.items() if name not in {"DATABASE_URL", "REDIS_URL", "ONCE"}}
+    ports: set[int] = set()
+    while len(ports) < len(PORTS):
+        ports.add(free_port())
+    return {**inherited, **dict(zip(PORTS, map(str, ports), strict=True))}
+
+
+@pytest.fixture(scope="module")
+def layout() -> Iterator[Layout]:
+    """A data folder that all tests of this module share, one after the other, as the runs of one person do."""
+    with temporary_folder() as folder:
+        yield Layout(folder / "var")
+
+
+@pytest.fixture(scope="module")
+def first_demo(layout: Layout, env: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    """A demo on an empty folder."""
+    return run(layout, {**env, "ONCE": "1"}, "demo")
+
+
+def command(layout: Layout, *words: str) -> list[str]:
+    return [sys.executable, "-m", "deploy.local", "--var", str(layout.var), *words]
+
+
+def run(layout: Layout, env: Mapping[str, str], *words: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(command(layout, *words), env=env, cwd=PROJECT, capture_output=True, text=True, check=False)
+
+
+def everything_is_gone(layout: Layout, env: Mapping[str, str]) -> bool:
+    return not is_supervised(layout) and all(is_free(int(env[name])) for name in PORTS) and not servers_on(layout)
+
+
+def servers_on(layout: Layout) -> list[psutil.Process]:
+    found = []
+    for process in psutil.process_iter():
+        with suppress(psutil.Error):
+            if process.status() != psutil.STATUS_ZOMBIE and str(layout.var) in " ".join(process.cmdline()):
+                found.append(process)
+    return found
+
+
+def test_the_demo_scores_a_batch_on_an_empty_folder_and_ends_by_itself(
+    first_demo: subprocess.CompletedProcess[str], layout: Layout, env: Mapping[str, str]
+) -> None:
+    done = first_demo
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Trained model 1.0.0 on 50,000 synthetic customers" in done.stdout
+    assert "Scored 100,000 customers" in done.stdout
+    assert len(re.findall(r"SYN-\d+", done.stdout)) == 10
+    assert [band for band in ("low", "medium", "high", "critical") if re.search(rf"^ *{band} .*█", done.stdout, re.MULTILINE)]
+    for address in (f"http://127.0.0.1:{env['PORT']}/docs", f"http://127.0.0.1:{env['PORT']}/metrics"):
+        assert address in done.stdout
+    assert re.search(rf"http://127.0.0.1:{env['FLOWER_PORT']}  \(user churn, password \S+\)", done.stdout)
+    assert everything_is_gone(layout, env)
+
+
+@pytest.mark.usefixtures("first_demo")
+def test_a_second_demo_keeps_data_and_model_and_stays_up_until_ctrl_c(layout: Layout, env: Mapping[str, str]) -> None:
+    with subprocess.Popen(command(layout, "demo"), env=env, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        lines = []
+        for line in demo.stdout:
+            lines.append(line)
+            if "until you press Ctrl-C" in line:
+                break
+        assert not any("Trained" in line for line in lines)
+        with ChurnClient(f"http://127.0.0.1:{env['PORT']}") as churn:
+            assert [batch.completed_customers for batch in churn.batches()] == [100_000, 100_000]
+        demo.send_signal(signal.SIGINT)
+        assert "has stopped" in demo.stdout.read()
+        assert demo.wait(60) == 0
+    assert everything_is_gone(layout, env)
+
+
+def test_up_returns_when_all_is_ready_and_down_ends_it(layout: Layout, env: Mapping[str, str]) -> None:
+    up = run(layout, env, "up")
+    assert up.returncode == 0, up.stdout + up.stderr
+    with ChurnClient(f"http://127.0.0.1:{env['PORT']}") as churn:
+        assert churn.health().is_ready
+    assert "It was up already." in run(layout, env, "up").stdout
+    assert "has stopped" in run(layout, env, "down").stdout
+    assert everything_is_gone(layout, env)
+    assert "Nothing is running." in run(layout, env, "down").stdout
+
+
+def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout, env: Mapping[str, str]) -> None:
+    assert run(layout, env, "up").returncode == 0
+    state = read_state(layout)
+    assert state is not None
+    user, _, password = state.flower_login.partition(":")
+    for path in ("/", "/workers", "/tasks", "/api/workers", "/api/tasks"):
+        assert httpx.get(f"{state.flower_url}{path}").status_code == 401
+    with httpx.Client(base_url=state.flower_url, auth=(user, password)) as flower:
+        workers = flower.get("/api/workers", params={"refresh": "true"}, timeout=30).json()
+        assert {name.split("@")[0] for name in workers} == {"batch", "interactive"}
+        registered = {task for worker in workers.values() for task in worker["registered"]}
+    assert {"score chunk", "score customer", "validate batch"} <= registered
+    run(layout, env, "down")
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="the kernel ties a child's life to its parent's on Linux only")
+def test_nothing_outlives_a_demo_that_was_killed(layout: Layout, env: Mapping[str, str]) -> None:
+    with subprocess.Popen(command(layout, "demo"), env=env, cwd=PROJECT, stdout=subprocess.PIPE, text=True) as demo:
+        assert demo.stdout is not None
+        assert any("Submitting" in line for line in demo.stdout)
+        demo.kill()
+    deadline = time.monotonic() + 60
+    while not everything_is_gone(layout, env):
+        assert time.monotonic() < deadline
+        time.sleep(0.1)
+
+
+def test_servers_of_ones_own_are_used_instead(env: Mapping[str, str], postgres_url: str, redis_url: str) -> None:
+    with temporary_folder() as folder:
+        own = {**env, "DATABASE_URL": postgres_url, "REDIS_URL": redis_url}
+        up = run(Layout(folder), own, "up")
+        try:
+            assert up.returncode == 0, up.stdout + up.stderr
+            assert "postgres on port" not in up.stdout
+            assert not (folder / "postgres").exists()
+            assert not (folder / "redis").exists()
+        finally:
+            run(Layout(folder), own, "down")
