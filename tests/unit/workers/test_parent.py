@@ -1,0 +1,68 @@
+"""What a worker's parent process must not do before it forks: load LightGBM, whose threads no child would inherit."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import workers
+
+ROOT = Path(workers.__file__).parent.parent
+
+_REPORT = """
+import json, os, sys, threading
+import workers.app
+from celery.bin import worker
+from celery.concurrency import prefork
+workers.app.app.finalize()
+print(json.dumps({
+    "modules": sorted(sys.modules),
+    "threads": threading.active_count(),
+    "omp": os.environ.get("OMP_NUM_THREADS"),
+    "tasks": sorted(name for name in workers.app.app.tasks if not name.startswith("celery.")),
+}))
+"""
+
+
+def report(**environ: str) -> dict[str, Any]:
+    """What `celery -A workers.app worker` has in memory when it is about to fork; its servers do not even exist."""
+    kept = {name: value for name, value in os.environ.items() if name not in {"OMP_NUM_THREADS"}}
+    given = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0", **environ}
+    done = subprocess.run(
+        [sys.executable, "-c", _REPORT], env={**kept, **given}, cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    found: dict[str, Any] = json.loads(done.stdout)
+    return found
+
+
+@pytest.fixture(scope="module")
+def parent() -> dict[str, Any]:
+    """The report of a parent with nothing but its servers' URLs."""
+    return report()
+
+
+@pytest.mark.parametrize("module", ["lightgbm", "sklearn", "scoring.train", "flask"])
+def test_the_parent_loads_no(parent: dict[str, Any], module: str) -> None:
+    assert module not in parent["modules"]
+
+
+def test_importing_starts_no_thread(parent: dict[str, Any]) -> None:
+    assert parent["threads"] == 1
+
+
+def test_children_compute_with_one_thread(parent: dict[str, Any]) -> None:
+    assert parent["omp"] == "1"
+
+
+def test_an_operator_s_own_number_of_threads_stands() -> None:
+    assert report(OMP_NUM_THREADS="3")["omp"] == "3"
+
+
+def test_the_tasks_are_named_for_people(parent: dict[str, Any]) -> None:
+    assert parent["tasks"] == ["score chunk", "score customer", "validate batch"]
