@@ -18,6 +18,7 @@ from api.headers import register_headers
 from api.health import health
 from api.metrics import register_metrics
 from api.models import models
+from api.nouns import MEDIA_TYPE_PROBLEM
 from api.predictions import predictions
 from api.resources import make_resources, register_resources
 from api.stats import LedgerGauges, stats
@@ -51,6 +52,11 @@ class _ProblemApi(Api):  # type: ignore[misc]
 
     def _register_error_handlers(self) -> None:
         return
+
+    def _register_responses(self) -> None:
+        self.DEFAULT_RESPONSE_CONTENT_TYPE = MEDIA_TYPE_PROBLEM
+        super()._register_responses()
+        del self.DEFAULT_RESPONSE_CONTENT_TYPE
 
 
 def create_app(settings: Settings | None = None) -> Flask:

@@ -53,6 +53,7 @@ _SUBMIT_BODY: Final = {
         MULTIPART: {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}},
     },
 }
+_FILE_OPTIONS: Final = {"in": "query", "schema": OptionsSchema}
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
@@ -68,7 +69,7 @@ _DOWNLOAD: Final = {
 
 
 @batches.post("/batches")
-@batches.doc(requestBody=_SUBMIT_BODY, parameters=[_KEY])
+@batches.doc(requestBody=_SUBMIT_BODY, parameters=[_FILE_OPTIONS, _KEY])
 @batches.response(202, BatchSchema, headers=headers(location="The batch.", retry_after="Seconds until the first look."))
 @batches.problems(
     _400="The body cannot be parsed.",
@@ -90,7 +91,7 @@ def post_batch() -> Response:
 
 
 @batches.post("/batches:validate")
-@batches.doc(requestBody=_SUBMIT_BODY)
+@batches.doc(requestBody=_SUBMIT_BODY, parameters=[_FILE_OPTIONS])
 @batches.response(200, ValidationSchema)
 @batches.problems(_400="The body cannot be parsed.", _413="The body is too large.", _415="Not read here.", _422="Not valid.")
 def post_validation() -> Response:

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Final
 
 from flask import Response, jsonify
-from marshmallow import RAISE
 from sqlalchemy import Connection
 
 from api.answers import rfc3339
@@ -20,9 +19,8 @@ from db.engine import clock
 from intake.copying import customer_rows
 from intake.read import MEDIA_TYPES
 from intake.tally import Tally
-from schemas.batch import RowsField
 from schemas.customer import CustomerSchema, read_customer
-from schemas.stored import DeletionQuerySchema, ImportOptionsSchema, ImportSchema, StoredCustomerSchema
+from schemas.stored import DeletionQuerySchema, ImportBodySchema, ImportOptionsSchema, ImportSchema, StoredCustomerSchema
 from scoring.features import CUSTOMER_ID, FEATURES, Kind
 from settings import Settings
 
@@ -30,15 +28,6 @@ customers = Noun("customers", __name__, description="The latest values of each c
 
 _MONEY: Final = frozenset(feature.name for feature in FEATURES if feature.kind is Kind.DECIMAL)
 _FILE: Final = {"schema": {"type": "string", "format": "binary"}}
-
-
-class _ImportSchema(ImportOptionsSchema):
-    """A JSON import."""
-
-    class Meta:
-        unknown = RAISE
-
-    customers = RowsField(required=True, metadata={"type": "array", "items": {"$ref": "#/components/schemas/Customer"}})
 
 
 @customers.get("/customers/<customer_id>")
@@ -83,14 +72,15 @@ def delete_one_customer(query: dict[str, Any], customer_id: str) -> Response:
 
 @customers.post("/customers:import")
 @customers.doc(
+    parameters=[{"in": "query", "schema": ImportOptionsSchema}],
     requestBody={
         "required": True,
         "content": {
-            JSON: {"schema": _ImportSchema},
+            JSON: {"schema": ImportBodySchema},
             **dict.fromkeys(MEDIA_TYPES, _FILE),
             MULTIPART: {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}},
         },
-    }
+    },
 )
 @customers.response(200, ImportSchema)
 @customers.problems(_400="The body cannot be parsed.", _413="The body is too large.", _415="Not read here.", _422="Bad rows.")
@@ -98,7 +88,7 @@ def post_import() -> Response:
     """Store many customers without scoring them: all of the good rows, or with `on_error=abort` none."""
     settings = resources().settings
     with (
-        read_body(settings, json_schema=_ImportSchema(), option_schema=ImportOptionsSchema()) as body,
+        read_body(settings, json_schema=ImportBodySchema(), option_schema=ImportOptionsSchema()) as body,
         resources().engine.begin() as conn,
     ):
         return jsonify(_import(conn, body, settings))

@@ -67,7 +67,7 @@ _PREFER: Final = {
 
 @predictions.post("/predictions")
 @predictions.query(PredictionQuerySchema)
-@predictions.doc(requestBody=_BODY, parameters=[_PREFER])
+@predictions.doc(requestBody=_BODY, parameters=[{"in": "query", "schema": PredictionQuerySchema}, _PREFER])
 @predictions.response(200, PredictionSchema)
 @predictions.response(202, PendingPredictionSchema, headers=headers(location="The prediction, once it is there."))
 @predictions.problems(

@@ -21,13 +21,14 @@ _ALIASES: Final = {"processing_priority": "priority", "notification_webhook": "c
 _UNSUPPORTED: Final = ("callback_url", "explain")
 _INPUTS: Final = ("customers", "customer_ids", "filter")
 
+# `(?![\s\S])` is the end of the text in Python's and in JavaScript's syntax alike; `$` would let a newline pass.
 _BATCH_ID: Final = Regexp(
-    r"[A-Za-z0-9][A-Za-z0-9._:~-]{0,49}\Z",
+    r"^[A-Za-z0-9][A-Za-z0-9._:~-]{0,49}(?![\s\S])",
     error="Must be 1 to 50 letters, digits and . _ : ~ - and begin with a letter or digit.",
 )
 
 
-MODEL_VERSION: Final = Regexp(r"[A-Za-z0-9][A-Za-z0-9._-]{0,49}\Z", error="Must be the version of a registered model.")
+MODEL_VERSION: Final = Regexp(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,49}(?![\s\S])", error="Must be the version of a registered model.")
 
 
 class RowsField(fields.Field[Any]):

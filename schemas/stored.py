@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import RAISE, Schema, fields
 from marshmallow.validate import OneOf
 
-from schemas.batch import RowErrorSchema
+from schemas.batch import RowErrorSchema, RowsField
 from schemas.customer import CustomerSchema
 from schemas.states import OnError
 
@@ -34,6 +34,12 @@ class ImportOptionsSchema(Schema):
         unknown = RAISE
 
     on_error = fields.Enum(OnError, by_value=True, load_default=OnError.ABORT)
+
+
+class ImportBodySchema(ImportOptionsSchema):
+    """An import as one JSON body."""
+
+    customers = RowsField(required=True, metadata={"type": "array", "items": {"$ref": "#/components/schemas/Customer"}})
 
 
 class ImportSchema(Schema):
