@@ -91,8 +91,8 @@ FINAL_STATUS: Final = """
 """
 """How a batch whose chunks are all closed ends, from its counters; the one place where that is decided."""
 
-# The row lock of this UPDATE makes the last of several finishing chunks see all the others, so exactly one ends the batch. It is
-# a NO KEY lock, for two transactions whose foreign keys hold the batch's row shared would else wait for each other.
+# The row lock of this UPDATE makes the last of several finishing chunks see all the others, so exactly one ends the batch. It
+# is a NO KEY lock, for two transactions whose foreign keys hold the batch's row shared would else wait for each other.
 COUNT_CLOSED: Final = f"""
     UPDATE batch_jobs b
        SET completed_customers = n.completed, failed_customers = n.failed, processed_customers = n.completed + n.failed,

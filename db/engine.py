@@ -17,18 +17,23 @@ from sqlalchemy.pool import NullPool
 
 from db.errors import DatabaseUnavailable
 
-# Errors after which the same call may succeed: the server is gone or going, a wait was cut short, or the disk is full.
+# Errors after which the same call may succeed: the server is gone or going, a wait was cut short, or the disk is full. In the
+# driver no error is the parent of its class of SQLSTATEs, so each member is spelt out.
 _PASSING: Final = (
     psycopg2.InterfaceError,
     pg.AdminShutdown,
     pg.CannotConnectNow,
     pg.CrashShutdown,
     pg.DeadlockDetected,
+    pg.DiskFull,
     pg.IdleInTransactionSessionTimeout,
     pg.InsufficientResources,
+    pg.IoError,
     pg.LockNotAvailable,
+    pg.OutOfMemory,
     pg.QueryCanceled,
     pg.SerializationFailure,
+    pg.TooManyConnections,
 )
 
 
