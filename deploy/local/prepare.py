@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 from typing import Final
 
+import redis
 from sqlalchemy import Connection, Engine
 
 from db.engine import make_engine
@@ -57,6 +58,21 @@ def provide_model(engine: Engine, storage: Path, version: str, *, training_rows:
         )
 
 
+def require_redis(url: str) -> None:
+    """Check that Redis answers, so that a wrong REDIS_URL is told now and not by workers that wait for it.
+
+    Raises
+    ------
+    LocalError
+        It does not.
+    """
+    try:
+        with redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5) as client:
+            client.ping()
+    except (redis.RedisError, ValueError) as exc:
+        raise LocalError(f"The Redis of REDIS_URL does not answer: {exc}") from exc
+
+
 def _train_unless_stored(folder: Path, version: str, rows: int) -> None:
     """Train, unless an earlier start got as far as storing the bundle."""
     if folder.exists():
@@ -93,6 +109,7 @@ def main() -> int:
     """Prepare the database and the model that the settings name; returns the exit code."""
     try:
         settings = load_settings()
+        require_redis(settings.redis_url)
         upgrade(settings.database_url)
         engine = make_engine(settings.database_url, pooled=False, application_name="churn-prepare")
         provide_model(engine, settings.model_storage_path, settings.default_model_version)

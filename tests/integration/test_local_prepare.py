@@ -1,0 +1,69 @@
+"""Preparing: an active model is provided once, whatever an earlier start got to; what cannot be mended is told."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import pytest
+from sqlalchemy import Engine, text
+
+from db.models import current_model
+from deploy.local.errors import LocalError
+from deploy.local.ports import free_port
+from deploy.local.prepare import provide_model, require_redis
+from scoring.model import load_bundle
+
+ROWS = 2_000
+
+
+@pytest.fixture(autouse=True)
+def _no_models(engine: Engine) -> None:
+    _forget(engine)
+
+
+def _forget(engine: Engine) -> None:
+    with engine.begin() as conn:
+        conn.execute(text("DELETE FROM models"))
+
+
+def test_a_database_without_a_model_gets_a_synthetic_one_that_says_so(engine: Engine, tmp_path: Path) -> None:
+    provide_model(engine, tmp_path / "models", "first", training_rows=ROWS)
+    with engine.connect() as conn:
+        champion = current_model(conn)
+    bundle = load_bundle(tmp_path / "models" / champion.location, expected_sha256=champion.sha256)
+    assert champion.version == "first"
+    assert bundle.manifest.training["synthetic"] is True
+    assert "none of them exists" in bundle.manifest.training["data"]
+
+
+def test_a_start_that_was_cut_off_after_storing_the_bundle_is_gone_on_with(engine: Engine, tmp_path: Path) -> None:
+    provide_model(engine, tmp_path, "first", training_rows=ROWS)
+    stored = load_bundle(tmp_path / "first").sha256
+    _forget(engine)
+    provide_model(engine, tmp_path, "first", training_rows=ROWS)
+    with engine.connect() as conn:
+        assert current_model(conn).sha256 == stored
+
+
+def test_an_active_model_is_left_alone(engine: Engine, tmp_path: Path) -> None:
+    provide_model(engine, tmp_path, "first", training_rows=ROWS)
+    provide_model(engine, tmp_path, "second", training_rows=ROWS)
+    with engine.connect() as conn:
+        assert current_model(conn).version == "first"
+    assert not (tmp_path / "second").exists()
+
+
+def test_an_active_model_whose_bundle_is_gone_is_told_with_the_remedies(engine: Engine, tmp_path: Path) -> None:
+    provide_model(engine, tmp_path, "first", training_rows=ROWS)
+    shutil.rmtree(tmp_path / "first")
+    with pytest.raises(LocalError, match=r"active model is first, but its bundle is not in .*MODEL_STORAGE_PATH.*make clean"):
+        provide_model(engine, tmp_path, "first", training_rows=ROWS)
+
+
+def test_a_redis_that_does_not_answer_is_told_at_once(redis_url: str) -> None:
+    require_redis(redis_url)
+    with pytest.raises(LocalError, match="REDIS_URL does not answer"):
+        require_redis(f"redis://127.0.0.1:{free_port()}/0")
+    with pytest.raises(LocalError, match="REDIS_URL does not answer"):
+        require_redis("http://127.0.0.1")
