@@ -48,9 +48,9 @@ def moment(time: datetime | None) -> str | None:
 
 
 def pace(batch: Batch) -> str:
-    """How far a running batch is: ``400 of 1,000, 250/s, 2.4 s left``."""
+    """How far a running batch is: ``400 of 1,000, 250/s, 2.4 s left``, or how much of its input has been read."""
     if batch.total_customers is None:
-        return "counting the rows"
+        return f"{batch.validated_customers:,} rows read" if batch.validated_customers else "reading the rows"
     parts = [f"{batch.processed_customers:,} of {batch.total_customers:,}"]
     rate = batch.rows_per_second
     if rate and not batch.is_final:

@@ -66,6 +66,8 @@ class Batch:
     ----------
     percent : float
         Share of its customers that are settled, 0 to 100.
+    validated_customers : int
+        Rows of the input that have been read so far.
     rows_per_second : float or None
         Pace of the scoring, once there is one.
     error_summary, warnings, risk_summary : mapping of str to int
@@ -82,6 +84,7 @@ class Batch:
     failed_customers: int = 0
     cancelled_customers: int = 0
     percent: float = 0.0
+    validated_customers: int = 0
     rows_per_second: float | None = None
     queue_position: int | None = None
     estimated_completion: datetime | None = None
@@ -126,6 +129,7 @@ class Batch:
             failed_customers=obj.get("failed_customers") or 0,
             cancelled_customers=obj.get("cancelled_customers") or 0,
             percent=float(progress.get("percent") or 0.0),
+            validated_customers=progress.get("validated_customers") or 0,
             rows_per_second=progress.get("rows_per_second"),
             queue_position=obj.get("queue_position"),
             estimated_completion=time(obj, "estimated_completion"),
