@@ -33,19 +33,19 @@ class PlanHint:
 
 
 # `turn` orders the candidates: each batch's first chunk comes before any batch's second, so batches of one priority take turns,
-# and a lower priority's turns come at 2, 4 and 8 times the distance, so it is served
-# more rarely but never starved.
+# and a lower priority's turns come at 2, 4 and 8 times the distance. That alone would starve the low ones, for two urgent
+# batches can fill the window with turns below 8: so a priority that has nothing under way comes first with one chunk.
 _DUE_CHUNKS = text("""
     WITH load AS (
-        SELECT batch_id, count(*) AS n FROM chunks
-         WHERE state = 'running'
-            OR (state = 'pending' AND published_at > clock_timestamp() - make_interval(secs => :republish_s))
-         GROUP BY batch_id),
-    candidates AS (
-        SELECT b.batch_id, c.chunk_no, b.priority,
+        SELECT c.batch_id, count(*) AS n FROM chunks c JOIN batch_jobs b USING (batch_id)
+         WHERE c.state = 'running'
+            OR (c.state = 'pending' AND c.published_at > clock_timestamp() - make_interval(secs => :republish_s)
+                AND b.status IN ('queued', 'processing'))
+         GROUP BY c.batch_id),
+    waiting AS (
+        SELECT b.batch_id, c.chunk_no, b.priority, b.submitted_at,
                (coalesce(l.n, 0) + c.place)
-               * CASE b.priority WHEN 'urgent' THEN 1 WHEN 'high' THEN 2 WHEN 'normal' THEN 4 ELSE 8 END AS turn,
-               b.submitted_at
+               * CASE b.priority WHEN 'urgent' THEN 1 WHEN 'high' THEN 2 WHEN 'normal' THEN 4 ELSE 8 END AS turn
           FROM batch_jobs b
           LEFT JOIN load l USING (batch_id)
          CROSS JOIN LATERAL (
@@ -54,19 +54,24 @@ _DUE_CHUNKS = text("""
                   AND (published_at IS NULL OR published_at <= clock_timestamp() - make_interval(secs => :republish_s))
                 ORDER BY chunk_no LIMIT :batch_window) c
          WHERE b.status IN ('queued', 'processing') AND b.planned_at IS NOT NULL
-           AND coalesce(l.n, 0) + c.place <= :batch_window
-         ORDER BY turn, b.submitted_at
+           AND coalesce(l.n, 0) + c.place <= :batch_window),
+    candidates AS (
+        SELECT w.batch_id, w.chunk_no, w.priority, w.submitted_at,
+               row_number() OVER (ORDER BY (u.priority IS NULL AND w.nth = 1) DESC, w.turn, w.submitted_at) AS place
+          FROM (SELECT *, row_number() OVER (PARTITION BY priority ORDER BY turn, submitted_at) AS nth FROM waiting) w
+          LEFT JOIN (SELECT DISTINCT b.priority FROM load JOIN batch_jobs b USING (batch_id)) u USING (priority)
+         ORDER BY place
          LIMIT greatest(:window - (SELECT coalesce(sum(n), 0) FROM load), 0)),
     locked AS (
-        SELECT c.batch_id, c.chunk_no, k.priority, k.turn, k.submitted_at
+        SELECT c.batch_id, c.chunk_no, k.priority, k.place
           FROM chunks c JOIN candidates k USING (batch_id, chunk_no)
-         WHERE c.state = 'pending'
+         WHERE c.state = 'pending' AND c.available_at <= clock_timestamp()
            AND (c.published_at IS NULL OR c.published_at <= clock_timestamp() - make_interval(secs => :republish_s))
            FOR UPDATE OF c SKIP LOCKED),
     marked AS (
         UPDATE chunks c SET published_at = clock_timestamp() FROM locked l
          WHERE c.batch_id = l.batch_id AND c.chunk_no = l.chunk_no)
-    SELECT batch_id, chunk_no, priority FROM locked ORDER BY turn, submitted_at, chunk_no
+    SELECT batch_id, chunk_no, priority FROM locked ORDER BY place
 """)
 
 _UNPUBLISH_CHUNK = text("""
@@ -107,7 +112,7 @@ def due_chunks(conn: Connection, *, window: int, batch_window: int, republish_s:
     Parameters
     ----------
     window : int
-        Chunks of all batches that may be running or published at once.
+        Chunks of all batches that may be running or published at once; with four, one for each priority, or more, none starves.
     batch_window : int
         The same for any one batch.
     republish_s : float
