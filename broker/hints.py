@@ -114,9 +114,14 @@ class Publisher:
 
     def publish_request(self, prediction_id: int) -> None:
         """Send a single prediction's hint now, for its client is waiting; a failure leaves it to the rescuer."""
-        if not publish(self._producer, prediction_id):
+        if publish(self._producer, prediction_id):
+            return
+        try:
             with self._engine.begin() as conn:
                 unpublish(conn, [prediction_id])
+        except DatabaseUnavailable as exc:
+            # The request is committed and its client answered as ever; the mark lapses by itself.
+            _log.warning("mark of a hint not taken back", reason=str(exc))
 
     def close(self) -> None:
         """Stop the thread after the round it is in."""

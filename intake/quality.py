@@ -7,7 +7,7 @@ from collections import Counter
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from scoring.features import LOW_TOTAL_RATIO, Warning_
+from scoring.features import LOW_TOTAL_RATIO, Finding
 
 
 def count_warnings(customers: pa.Table) -> Counter[str]:
@@ -15,4 +15,4 @@ def count_warnings(customers: pa.Table) -> Counter[str]:
     expected = pc.multiply(customers["monthly_charges"], pc.cast(customers["tenure_months"], pa.float64()))
     low = pc.less(customers["total_charges"], pc.multiply(expected, LOW_TOTAL_RATIO))
     n_low = pc.sum(low).as_py() or 0
-    return Counter({Warning_.TOTAL_BELOW_TENURE.value: n_low} if n_low else {})
+    return Counter({Finding.TOTAL_BELOW_TENURE.value: n_low} if n_low else {})

@@ -47,7 +47,7 @@ class Code(StrEnum):
     SCORING_FAILED = "scoring_failed"
 
 
-class Warning_(StrEnum):
+class Finding(StrEnum):
     """Data-quality findings that do not stop a row."""
 
     TOTAL_BELOW_TENURE = "total_charges_below_tenure"

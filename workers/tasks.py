@@ -12,19 +12,19 @@ from workers.single import score_customer
 
 
 def register_tasks(app: Celery) -> None:
-    """Register the tasks on the workers' Celery app."""
+    """Register the tasks on the workers' Celery app and no other: `shared` ones would appear in every producer too."""
 
-    @app.task(name=SCORE_CHUNK)
+    @app.task(name=SCORE_CHUNK, shared=False)
     def score_chunk_task(batch_id: str, chunk_no: int) -> None:
         """Score one chunk of a batch."""
         score_chunk(lifecycle.resources(), batch_id, int(chunk_no))
 
-    @app.task(name=VALIDATE_BATCH)
+    @app.task(name=VALIDATE_BATCH, shared=False)
     def validate_batch_task(batch_id: str) -> None:
         """Read and validate the input of a batch."""
         validate_batch(lifecycle.resources(), batch_id)
 
-    @app.task(name=SCORE_CUSTOMER)
+    @app.task(name=SCORE_CUSTOMER, shared=False)
     def score_customer_task(prediction_id: str) -> None:
         """Score one customer."""
         score_customer(lifecycle.resources(), int(prediction_id))

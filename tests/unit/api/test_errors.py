@@ -108,7 +108,7 @@ def test_a_bug_shows_neither_its_text_nor_its_stack(app: Flask) -> None:
 def test_a_body_above_the_limit_is_413(app: Flask) -> None:
     app.config["MAX_CONTENT_LENGTH"] = 10
     app.add_url_rule("/read", view_func=lambda: request.get_data(), methods=["POST"])
-    assert_is_problem(app.test_client().post("/read", data=b"x" * 11), 413, "request_entity_too_large")
+    assert_is_problem(app.test_client().post("/read", data=b"x" * 11), 413, "body_too_large")
 
 
 def test_single_faults_are_listed(app: Flask) -> None:

@@ -8,7 +8,7 @@ import pytest
 
 from intake.read import MEDIA_TYPES, Limits, read_file, read_ids, read_rows
 from scoring.errors import DataError, UnreadableFile
-from scoring.features import Code, Warning_
+from scoring.features import Code, Finding
 from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA
 from tests.unit.intake.customers import csv_of, customer, read_all, where
 
@@ -84,7 +84,7 @@ def test_low_totals_are_counted_among_the_good_rows() -> None:
         customer(customer_id="below and refused", total_charges=1.0, age=5, **charges),
         customer(customer_id="new", total_charges=0.0, tenure_months=0),
     ]
-    assert read_rows(rows).warnings == {Warning_.TOTAL_BELOW_TENURE: 1}
+    assert read_rows(rows).warnings == {Finding.TOTAL_BELOW_TENURE: 1}
 
 
 @pytest.mark.parametrize("value", ["x" * 500, "\x00" * 500, "é" * 500])
