@@ -29,7 +29,8 @@ _EXPIRE = text("""
      WHERE expires_at < clock_timestamp() AND status IN ('queued', 'validating', 'processing', 'paused')
 """)
 
-_CANCELLING = text("SELECT batch_id FROM batch_jobs WHERE status = 'cancelling'")
+# In one order, for two processes may sweep at once.
+_CANCELLING = text("SELECT batch_id FROM batch_jobs WHERE status = 'cancelling' ORDER BY batch_id")
 
 _SWEEP = text("""
     WITH open AS (
@@ -84,10 +85,13 @@ def sweep_batch(conn: Connection, batch_id: str) -> None:
 
 
 def sweep_cancelling(conn: Connection) -> None:
-    """Expire what is overdue and sweep every cancelling batch; for the rescuer."""
-    conn.execute(_EXPIRE)
+    """Sweep every cancelling batch, then say which are overdue, for the next call to sweep; for the rescuer.
+
+    In this order, because expiring locks batches and must not be followed by a wait for their chunks.
+    """
     for batch_id in conn.execute(_CANCELLING).scalars().all():
         sweep_batch(conn, batch_id)
+    conn.execute(_EXPIRE)
 
 
 def pause_batch(conn: Connection, batch_id: str) -> Batch:
