@@ -73,9 +73,10 @@ class Settings:
     default_model_version: str
     min_model_accuracy: float
     """Held-out AUC below which a model is not activated."""
-    low_risk_threshold: float
-    medium_risk_threshold: float
-    high_risk_threshold: float
+    low_risk_threshold: float | None
+    medium_risk_threshold: float | None
+    high_risk_threshold: float | None
+    """Where the risk bands end, all three or none; None leaves it to the model's bundle."""
     prediction_timeout_seconds: float
 
     inline_max_bytes: int
@@ -175,12 +176,13 @@ def _stores(env: Env) -> dict[str, Any]:
 
 def _models(env: Env) -> dict[str, Any]:
     return {
-        "model_storage_path": env.path("MODEL_STORAGE_PATH", Path("var/models")),
+        # Relative to the project, so that the command line finds it from any folder.
+        "model_storage_path": ENV_FILE.parent / env.path("MODEL_STORAGE_PATH", Path("var/models")),
         "default_model_version": env.str("DEFAULT_MODEL_VERSION", "1.0.0", validate=Length(max=50)),
         "min_model_accuracy": env.float("MIN_MODEL_ACCURACY", 0.5, validate=Range(0, 1)),
-        "low_risk_threshold": env.float("LOW_RISK_THRESHOLD", 0.3),
-        "medium_risk_threshold": env.float("MEDIUM_RISK_THRESHOLD", 0.6),
-        "high_risk_threshold": env.float("HIGH_RISK_THRESHOLD", 0.8),
+        "low_risk_threshold": env.float("LOW_RISK_THRESHOLD", None),
+        "medium_risk_threshold": env.float("MEDIUM_RISK_THRESHOLD", None),
+        "high_risk_threshold": env.float("HIGH_RISK_THRESHOLD", None),
         "prediction_timeout_seconds": env.float("PREDICTION_TIMEOUT_SECONDS", 5.0, validate=_POSITIVE),
     }
 
@@ -230,12 +232,14 @@ def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], None]:
 
 def _disagreements(values: Mapping[str, Any]) -> list[str]:
     """Values that are valid alone and not together."""
-    faults = []
-    if not 0 < values["low_risk_threshold"] < values["medium_risk_threshold"] < values["high_risk_threshold"] < 1:
-        faults.append(
-            "  LOW_RISK_THRESHOLD < MEDIUM_RISK_THRESHOLD < HIGH_RISK_THRESHOLD must lie in this order between 0 and 1"
-        )
-    return faults
+    low, medium, high = (values[f"{band}_risk_threshold"] for band in ("low", "medium", "high"))
+    if low is None and medium is None and high is None:
+        return []
+    if None in (low, medium, high) or not 0 < low < medium < high < 1:
+        return [
+            "  LOW_RISK_THRESHOLD < MEDIUM_RISK_THRESHOLD < HIGH_RISK_THRESHOLD: set all three, in this order between 0 and 1"
+        ]
+    return []
 
 
 def _asked_to_protect(env: Env) -> list[str]:
@@ -249,6 +253,6 @@ def _explained(errors: Mapping[str, list[str]]) -> SettingsError:
     for name, messages in errors.items():
         said = " ".join(messages)
         if "not set" in said:
-            said = "not set. Run `make up`, which starts the servers and sets it, or set it in the environment or in .env."
+            said = "not set. Set it in the environment or in .env; or run `make up` and then `set -a; . var/env; set +a`."
         lines.append(f"  {name}: {said}")
     return SettingsError("\n".join(lines))

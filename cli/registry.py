@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shutil
 import tempfile
 from pathlib import Path
@@ -41,14 +40,7 @@ def register_bundle(bundle_path: Path, settings: Settings, *, activate: bool) ->
     target = settings.model_storage_path / manifest.version
     with transaction(settings.database_url) as conn:
         # First, because it refuses a version that is taken, whose bundle must not be laid over.
-        register_model(
-            conn,
-            version=manifest.version,
-            location=manifest.version,
-            sha256=bundle.sha256,
-            metrics=dict(manifest.metrics),
-            manifest=json.loads(manifest.to_bytes()),
-        )
+        register_model(conn, location=manifest.version, **bundle.record())
         store_bundle(bundle_path, target, sha256=bundle.sha256)
         activation = activate_model(conn, manifest.version) if activate else None
     report = {"version": manifest.version, "sha256": bundle.sha256, "location": str(target), "activated": activate}

@@ -6,13 +6,14 @@ Nothing in it is executable, and its trees reach LightGBM's trusting parser only
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 import shutil
 import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from scoring.errors import BundleCorrupt, BundleMismatch, ModelError
 from scoring.manifest import Manifest, check_version, parse_manifest
@@ -38,6 +39,11 @@ class ModelBundle:
     manifest: Manifest
     model_text: str
     sha256: str
+
+    def record(self) -> dict[str, Any]:
+        """What a registry keeps of it: version, sha256, metrics, and the whole manifest as JSON."""
+        manifest = json.loads(self.manifest.to_bytes())
+        return {"version": self.manifest.version, "sha256": self.sha256, "metrics": manifest["metrics"], "manifest": manifest}
 
 
 def save_bundle(

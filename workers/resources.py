@@ -110,6 +110,9 @@ def make_resources(settings: Settings, *, process: int) -> Resources:
     )
 
 
-def thresholds_of(settings: Settings) -> RiskThresholds:
-    """The installation's risk bands."""
-    return RiskThresholds(settings.low_risk_threshold, settings.medium_risk_threshold, settings.high_risk_threshold)
+def thresholds_of(settings: Settings) -> RiskThresholds | None:
+    """The installation's risk bands; None where it leaves them to each model."""
+    low, medium, high = settings.low_risk_threshold, settings.medium_risk_threshold, settings.high_risk_threshold
+    if low is None or medium is None or high is None:
+        return None
+    return RiskThresholds(low, medium, high)

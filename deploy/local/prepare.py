@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Final
@@ -90,14 +89,7 @@ def _train_unless_stored(folder: Path, version: str, rows: int) -> None:
 
 def _activate(conn: Connection, folder: Path) -> None:
     bundle = load_bundle(folder)
-    register_model(
-        conn,
-        version=bundle.manifest.version,
-        location=folder.name,
-        sha256=bundle.sha256,
-        metrics=bundle.manifest.metrics,
-        manifest=json.loads(bundle.manifest.to_bytes()),
-    )
+    register_model(conn, location=folder.name, **bundle.record())
     activate_model(conn, bundle.manifest.version)
 
 

@@ -49,7 +49,13 @@ def test_the_urls_are_kept_out_of_the_representation() -> None:
 
 def test_thresholds_must_lie_in_order() -> None:
     with pytest.raises(SettingsError, match="LOW_RISK_THRESHOLD"):
-        load_settings(REQUIRED | {"LOW_RISK_THRESHOLD": "0.7"})
+        load_settings(REQUIRED | {"LOW_RISK_THRESHOLD": "0.7", "MEDIUM_RISK_THRESHOLD": "0.6", "HIGH_RISK_THRESHOLD": "0.8"})
+
+
+def test_thresholds_are_set_all_or_none() -> None:
+    with pytest.raises(SettingsError, match="all three"):
+        load_settings(REQUIRED | {"LOW_RISK_THRESHOLD": "0.2"})
+    assert load_settings(REQUIRED).low_risk_threshold is None
 
 
 def test_a_blank_value_means_the_default() -> None:

@@ -13,6 +13,7 @@ import redis
 from sqlalchemy import Engine, text
 from structlog.typing import EventDict
 
+from broker.hints import publish_due
 from broker.replies import make_redis, wait_for
 from db.customers import delete_customer, get_customer
 from db.engine import make_engine
@@ -20,11 +21,12 @@ from db.errors import DatabaseUnavailable, NotFound
 from db.predictions import StoredPrediction, get_prediction
 from db.requests import PredictionRequest, create_request, get_request
 from deploy.local.ports import free_port
-from schemas.states import RequestState
+from schemas.states import BatchStatus, RequestState
 from scoring.features import Code
 from scoring.model import ModelBundle
 from settings import Settings
 from tests.factories import customer
+from tests.integration.broker.contents import everything_in
 from tests.integration.workers import builders as b
 from tests.integration.workers.cutter import cutting
 from workers.rescue import rescue_round
@@ -291,3 +293,18 @@ def test_a_commit_whose_answer_is_lost_stores_one_prediction(
     assert prediction(ledger, prediction_id).attempt == attempts
     with pytest.raises(NotFound):
         waiting(ledger, prediction_id)
+
+
+def test_nothing_of_a_customer_gets_into_redis(resources: Resources, ledger: Engine, redis_url: str) -> None:
+    canary = "canary-71c9"
+    with ledger.begin() as conn:
+        b.submit_customers(conn, "b", b.renamed(b.customers_of(1), canary), request_id=canary)
+        b.submit_file(conn, "f", b"customer_id\n" + canary.encode())
+    request(ledger, canary, customer(canary, income=712_391.55))
+    publish_due(ledger, resources.producer, resources.window)
+    with closing(redis.Redis.from_url(redis_url, decode_responses=True)) as client:
+        queued = everything_in(client)
+        b.work_off(b.with_settings(resources, republish_after_seconds=1e-6))
+        done = everything_in(client)
+    assert not [piece for piece in queued + done if canary in piece or "712391" in piece]
+    assert b.batch_of(ledger, "b").status is BatchStatus.COMPLETED
