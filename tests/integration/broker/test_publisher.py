@@ -1,0 +1,145 @@
+"""The publisher's thread: nudges melt into rounds, and no fault ends it."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+
+import pytest
+import redis
+from celery import Celery
+from sqlalchemy import Engine
+from structlog.typing import EventDict
+
+from broker import hints as hints_module
+from broker.hints import Publisher, Window
+from db.engine import make_engine
+from db.errors import DatabaseUnavailable
+from db.requests import create_request
+from schemas.messages import PREDICTIONS_QUEUE
+from tests.factories import add_batch, customer
+from tests.integration.broker.test_hints import marks
+
+WINDOW = Window(chunks=8, chunks_of_batch=4, republish_s=30)
+
+
+@pytest.fixture
+def publisher(ledger: Engine, producer: Celery) -> Iterator[Publisher]:
+    """A publisher of the ledger; its thread has not started."""
+    made = Publisher(ledger, producer, WINDOW)
+    yield made
+    made.close()
+
+
+class Rounds:
+    """Stands in for `publish_due`: counts its rounds and holds each until it is let go."""
+
+    def __init__(self, *errors: Exception) -> None:
+        self._errors = list(errors)
+        self.n = 0
+        self.begun = threading.Semaphore(0)
+        self.go = threading.Semaphore(0)
+
+    def __call__(self, *_: object) -> int:
+        self.n += 1
+        self.begun.release()
+        self.go.acquire()
+        if self._errors:
+            raise self._errors.pop()
+        return 0
+
+
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "publisher"]
+
+
+def request(engine: Engine) -> int:
+    with engine.begin() as conn:
+        return create_request(conn, customer_id="C", customer=customer("C"), model_version="test-1", request_id=None)
+
+
+def test_a_nudge_publishes_what_is_due(ledger: Engine, publisher: Publisher, queue: redis.Redis) -> None:
+    with ledger.begin() as conn:
+        add_batch(conn, "b", (1, 1))
+    publisher.nudge()
+    while queue.llen("batches.normal") < 2:
+        pass
+
+
+def test_nothing_runs_before_the_first_nudge(publisher: Publisher) -> None:
+    assert threads() == []
+
+
+def test_nudges_that_come_during_a_round_melt_into_one_more(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = Rounds()
+    monkeypatch.setattr(hints_module, "publish_due", rounds)
+    publisher.nudge()
+    rounds.begun.acquire()
+    for _ in range(50):
+        publisher.nudge()
+    assert len(threads()) == 1
+    rounds.go.release(10)
+    rounds.begun.acquire()
+    publisher.close()
+    assert rounds.n == 2
+
+
+def test_a_nudge_during_the_last_moments_of_a_round_is_not_lost(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:
+    rounds = Rounds()
+    monkeypatch.setattr(hints_module, "publish_due", rounds)
+    for _ in range(20):
+        publisher.nudge()
+        rounds.begun.acquire()
+        rounds.go.release()
+
+
+@pytest.mark.parametrize("error", [DatabaseUnavailable("gone"), ZeroDivisionError()])
+def test_a_fault_ends_the_round_and_not_the_thread(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    rounds = Rounds(error)
+    monkeypatch.setattr(hints_module, "publish_due", rounds)
+    rounds.go.release(10)
+    publisher.nudge()
+    rounds.begun.acquire()
+    publisher.nudge()
+    rounds.begun.acquire()
+    assert len(threads()) == 1
+
+
+def test_a_closed_publisher_has_no_thread_and_starts_none(publisher: Publisher) -> None:
+    publisher.nudge()
+    publisher.close()
+    assert threads() == []
+    publisher.nudge()
+    assert threads() == []
+
+
+def test_closing_one_that_never_ran_is_nothing(publisher: Publisher) -> None:
+    publisher.close()
+    publisher.close()
+
+
+def test_a_single_prediction_s_hint_is_sent_at_once(ledger: Engine, publisher: Publisher, queue: redis.Redis) -> None:
+    publisher.publish_request(request(ledger))
+    assert queue.llen(PREDICTIONS_QUEUE) == 1
+    assert threads() == []
+
+
+@pytest.mark.parametrize("url", ["away_url", "frozen_url"])
+def test_a_single_prediction_whose_hint_failed_is_due_again(
+    ledger: Engine, make_app: Callable[[str], Celery], request: pytest.FixtureRequest, url: str
+) -> None:
+    with ledger.begin() as conn:
+        prediction_id = create_request(conn, customer_id="C", customer=customer("C"), model_version="test-1", request_id=None)
+    assert marks(ledger) == 1
+    Publisher(ledger, make_app(request.getfixturevalue(url)), WINDOW).publish_request(prediction_id)
+    assert marks(ledger) == 0
+
+
+def test_with_both_servers_away_the_request_is_left_to_the_rescuer(
+    make_app: Callable[[str], Celery], away_url: str, logged: list[EventDict]
+) -> None:
+    gone = make_engine("postgresql://churn@127.0.0.1:1/churn")
+    Publisher(gone, make_app(away_url), WINDOW).publish_request(7)
+    assert logged[-1]["event"] == "mark of a hint not taken back"

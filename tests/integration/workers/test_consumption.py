@@ -1,0 +1,88 @@
+"""A real Celery worker under our settings: it takes our messages, in the order that fairness gives."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+import pytest
+from celery import Celery
+from celery.contrib.testing.worker import start_worker
+from sqlalchemy import Engine
+
+from broker.hints import publish
+from celeryconfig import worker_config
+from db.hints import ChunkHint, PlanHint
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE
+from schemas.states import Priority
+from settings import Settings
+from workers.fairness import SHARE_EVERY
+from workers.resources import Resources
+from workers.tasks import register_tasks
+
+
+class Recorder:
+    """Takes the place of the functions behind the tasks; tells when as many calls were made as were wanted."""
+
+    def __init__(self) -> None:
+        self.calls: list[tuple[object, ...]] = []
+        self._more = threading.Condition()
+
+    def __call__(self, _resources: object, *arguments: object) -> None:
+        with self._more:
+            self.calls.append(arguments)
+            self._more.notify_all()
+
+    def wait_for(self, n: int) -> list[tuple[object, ...]]:
+        with self._more:
+            self._more.wait_for(lambda: len(self.calls) >= n)
+            return list(self.calls)
+
+
+@pytest.fixture
+def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
+    """What the tasks were called with."""
+    made = Recorder()
+    monkeypatch.setattr("workers.lifecycle.resources", lambda: None)
+    for function in ("score_chunk", "validate_batch", "score_customer"):
+        monkeypatch.setattr(f"workers.tasks.{function}", made)
+    return made
+
+
+@pytest.fixture
+def worker_app(settings: Settings, ledger: Engine) -> Iterator[Celery]:
+    """The workers' app, but for the signals, which would check a database and start a rescuer."""
+    app = Celery("churn", set_as_current=False)
+    app.config_from_object(worker_config(settings))
+    register_tasks(app)
+    yield app
+    app.close()
+
+
+def test_a_worker_takes_urgent_chunks_first_and_leaves_a_share_to_low_ones(
+    resources: Resources, worker_app: Celery, recorder: Recorder
+) -> None:
+    each = 20
+    for n in range(each):
+        for priority in (Priority.LOW, Priority.URGENT):
+            assert publish(resources.producer, ChunkHint(priority, n, priority))
+
+    with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=BATCH_QUEUES):
+        calls = recorder.wait_for(2 * each)
+
+    for priority in (Priority.LOW, Priority.URGENT):
+        assert [n for name, n in calls if name == priority] == list(range(each))
+    taken = [name for name, _ in calls][: 2 * SHARE_EVERY]
+    assert taken.count(Priority.LOW) == 2
+    assert taken[: SHARE_EVERY - 1] == [Priority.URGENT] * (SHARE_EVERY - 1)
+
+
+def test_the_tasks_call_what_the_hints_name(resources: Resources, worker_app: Celery, recorder: Recorder) -> None:
+    publish(resources.producer, ChunkHint("b", 3, Priority.HIGH))
+    publish(resources.producer, PlanHint("p", Priority.LOW))
+    publish(resources.producer, 2**61 + 1)
+
+    with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=(*BATCH_QUEUES, PREDICTIONS_QUEUE)):
+        calls = recorder.wait_for(3)
+
+    assert sorted(calls, key=repr) == [("b", 3), ("p",), (2**61 + 1,)]
