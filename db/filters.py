@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping
+from reprlib import repr as shortened
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
@@ -60,7 +61,7 @@ def copy_matching_ids(conn: Connection, conditions: Mapping[str, Mapping[str, An
 
 def _check_field(field: str, wanted: object) -> dict[str, Any]:
     if field != CUSTOMER_ID and field not in _FEATURES:
-        raise _refused(f"unknown field {field!r}; allowed are {', '.join([CUSTOMER_ID, *_FEATURES])}")
+        raise _refused(f"unknown field {shortened(field)}; allowed are {', '.join([CUSTOMER_ID, *_FEATURES])}")
     by_operator = dict(wanted) if isinstance(wanted, Mapping) else {"eq": wanted}
     if not by_operator:
         raise _refused(f'{field}: a condition needs an operator, e.g. {{"eq": ...}}')
@@ -72,7 +73,7 @@ def _check_value(field: str, operator: str, value: object) -> object:
     ordered = feature is None or feature.kind in (Kind.INTEGER, Kind.DECIMAL)
     allowed = _ORDERED if ordered else _UNORDERED
     if operator not in allowed:
-        raise _refused(f"{field}: operator {operator!r} is not allowed; use one of {', '.join(sorted(allowed))}")
+        raise _refused(f"{field}: operator {shortened(operator)} is not allowed; use one of {', '.join(sorted(allowed))}")
     if operator == "is_null":
         if not isinstance(value, bool):
             raise _refused(f"{field}: is_null takes true or false")
@@ -96,10 +97,15 @@ def _check_scalar(field: str, feature: Feature | None, value: object) -> object:
             assert feature is not None  # noqa: S101 - narrows the type
             fits, wanted = value in feature.categories, f"one of {', '.join(feature.categories)}"
         case None:
-            fits, wanted = isinstance(value, str) and 0 < len(value) <= 50 and "\0" not in value, "a customer_id"
+            fits, wanted = isinstance(value, str) and 0 < len(value) <= 50 and _is_storable(value), "a customer_id"
     if not fits:
-        raise _refused(f"{field}: {value!r} does not fit; expected {wanted}")
+        raise _refused(f"{field}: {shortened(value)} does not fit; expected {wanted}")
     return value
+
+
+def _is_storable(value: str) -> bool:
+    # Postgres holds neither NUL nor half of a surrogate pair, both of which JSON can spell.
+    return "\0" not in value and not any("\ud800" <= character <= "\udfff" for character in value)
 
 
 def _where(conditions: Mapping[str, Mapping[str, Any]], *, style: str = ":{}") -> tuple[str, dict[str, Any]]:
