@@ -1,0 +1,42 @@
+"""The API's application for tests: made, asked by a client that reads to the end, and closed with the logging as it was."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import structlog
+from flask import Flask
+from flask.testing import FlaskClient
+from werkzeug.test import TestResponse
+
+from api.app import create_app
+from api.resources import resources
+from settings import Settings
+
+
+class ReadingClient(FlaskClient):
+    """Reads each answer to its end and closes it, as a server does."""
+
+    def open(self, *args: Any, buffered: bool = True, **kwargs: Any) -> TestResponse:
+        return super().open(*args, buffered=buffered, **kwargs)
+
+
+@contextmanager
+def application(settings: Settings) -> Iterator[Flask]:
+    """Make an application; its logging is taken back, so that no other test writes through it."""
+    root = logging.getLogger()
+    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
+    made = create_app(settings)
+    made.test_client_class = ReadingClient
+    try:
+        yield made
+    finally:
+        resources(made).close()
+        root.handlers[:] = handlers
+        root.setLevel(level)
+        logging.raiseExceptions = raising
+        structlog.reset_defaults()
+        structlog.contextvars.clear_contextvars()

@@ -1,0 +1,54 @@
+"""An application over real servers, on a ledger that holds a champion and nothing else."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+from flask import Flask
+from flask.testing import FlaskClient
+from sqlalchemy import Engine
+
+from settings import Settings, load_settings
+from tests.apps import application
+from tests.factories import add_champion, empty_tables
+
+
+@pytest.fixture(scope="module")
+def settings(postgres_url: str, redis_url: str) -> Settings:
+    """Small limits, so that a test reaches them with little."""
+    return load_settings(
+        {
+            "DATABASE_URL": postgres_url,
+            "REDIS_URL": redis_url,
+            "ENVIRONMENT": "testing",
+            "CHUNK_ROWS": "40",
+            "INLINE_MAX_BYTES": "20000",
+            "MAX_JSON_SIZE_MB": "1",
+            "MAX_REQUEST_SIZE_MB": "2",
+            "PREDICTION_TIMEOUT_SECONDS": "0.4",
+            "API_THREADS": "6",
+            "BROKER_TIMEOUT_SECONDS": "0.5",
+        }
+    )
+
+
+@pytest.fixture
+def ledger(engine: Engine) -> Iterator[Engine]:
+    """An engine on a ledger that holds a champion and nothing else, emptied again afterwards."""
+    with engine.begin() as conn:
+        add_champion(conn)
+    yield engine
+    with engine.begin() as conn:
+        empty_tables(conn)
+
+
+@pytest.fixture
+def app(settings: Settings, ledger: Engine) -> Iterator[Flask]:
+    with application(settings) as made:
+        yield made
+
+
+@pytest.fixture
+def client(app: Flask) -> FlaskClient:
+    return app.test_client()
