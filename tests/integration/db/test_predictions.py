@@ -1,0 +1,189 @@
+"""Predictions: one a row by primary key, read in input order, and a customer's history by pages."""
+
+from __future__ import annotations
+
+import csv
+import io
+from datetime import UTC, datetime
+
+import pytest
+from psycopg2 import errors as pg
+from sqlalchemy import Connection, Engine, text
+
+from db.batches import Batch, get_batch
+from db.errors import NotFound
+from db.predictions import (
+    RESULT_COLUMNS,
+    NewPrediction,
+    customer_predictions,
+    get_prediction,
+    is_batch_prediction,
+    most_at_risk,
+    results_page,
+    store_prediction,
+    store_predictions,
+)
+from tests.factories import MODEL, add_batch, claim, predictions_csv, score
+from tests.integration.db.test_customers import NASTY_IDS
+
+
+def single(prediction_id: int = 1, **values: object) -> NewPrediction:
+    fields = {"customer_id": "C-0", "churn_probability": 0.7, "confidence_score": 0.7, "risk_category": "high"}
+    return NewPrediction(**{"id": prediction_id, **fields, "model_version": MODEL, "attempt": 1, **values})
+
+
+def page(conn: Connection, batch: Batch, *, first_row: int = 0, limit: int = 100) -> list[dict[str, str]]:
+    content = results_page(conn, batch, first_row=first_row, limit=limit).decode()
+    return [dict(zip(RESULT_COLUMNS, row, strict=True)) for row in csv.reader(io.StringIO(content, newline=""))]
+
+
+class TestOnce:
+    """A row of a batch is scored once; the primary key alone says so."""
+
+    def test_a_row_cannot_be_stored_twice(self, conn: Connection) -> None:
+        add_batch(conn)
+        held = claim(conn)
+        store_predictions(conn, predictions_csv(held, [(0, "C-0"), (1, "C-1")]))
+        with pytest.raises(pg.UniqueViolation, match="prediction_history_pkey"):
+            store_predictions(conn, predictions_csv(held, [(1, "C-9")]))
+
+    def test_neither_within_one_set(self, conn: Connection) -> None:
+        add_batch(conn)
+        with pytest.raises(pg.UniqueViolation):
+            store_predictions(conn, predictions_csv(claim(conn), [(0, "C-0"), (0, "C-0")]))
+
+    def test_the_same_row_of_another_batch_is_another_prediction(self, conn: Connection) -> None:
+        for name in ("one", "two"):
+            add_batch(conn, name)
+            score(conn, name)
+        assert [r["row"] for name in ("one", "two") for r in page(conn, get_batch(conn, name))] == ["0", "1"] * 2
+
+    def test_single_predictions_and_batches_share_no_id(self, conn: Connection) -> None:
+        batch = add_batch(conn)
+        top = conn.execute(
+            text("SELECT seqmax FROM pg_sequence WHERE seqrelid = 'single_prediction_ids'::regclass")
+        ).scalar_one()
+        assert top < batch.first_prediction_id
+        assert is_batch_prediction(batch.first_prediction_id)
+        assert not is_batch_prediction(top)
+
+
+class TestResults:
+    """Pages of a batch's results."""
+
+    def test_they_come_in_input_order_whatever_ended_first(self, conn: Connection) -> None:
+        batch = add_batch(conn, sizes=(2, 2, 2), failed=1)
+        for chunk_no in (2, 0, 1):
+            score(conn, chunk_no=chunk_no)
+        assert [r["row"] for r in page(conn, batch)] == ["1", "2", "3", "4", "5", "6"]
+
+    def test_pages_hold_each_row_once(self, conn: Connection) -> None:
+        batch = add_batch(conn, sizes=(4, 3))
+        score(conn, chunk_no=0, failed=1)
+        score(conn, chunk_no=1)
+        seen, first_row = [], 0
+        while rows := page(conn, batch, first_row=first_row, limit=2):
+            seen.append([int(r["row"]) for r in rows])
+            first_row = seen[-1][-1] + 1
+        assert seen == [[0, 1], [2, 4], [5, 6]]
+
+    def test_partial_results_are_there_while_the_batch_runs(self, conn: Connection) -> None:
+        batch = add_batch(conn, sizes=(2, 2))
+        score(conn, chunk_no=1)
+        assert [r["row"] for r in page(conn, batch)] == ["2", "3"]
+
+    def test_a_result_is_complete(self, conn: Connection) -> None:
+        batch = add_batch(conn)
+        score(conn)
+        [result] = page(conn, batch, limit=1)
+        predicted_at = datetime.fromisoformat(result.pop("predicted_at"))
+        assert result == {
+            "row": "0",
+            "customer_id": "C-0",
+            "churn_probability": "0.25",
+            "risk_category": "low",
+            "confidence_score": "0.75",
+            "model_version": MODEL,
+            "prediction_id": str(batch.first_prediction_id),
+        }
+        assert predicted_at == get_prediction(conn, batch.first_prediction_id).predicted_at
+
+    def test_a_probability_keeps_every_bit(self, conn: Connection) -> None:
+        batch = add_batch(conn, sizes=(1,))
+        churn_probability = 0.1 + 0.2 - 1e-16
+        store_predictions(conn, predictions_csv(claim(conn), [(0, "C-0")], churn_probability=churn_probability))
+        assert float(page(conn, batch)[0]["churn_probability"]) == churn_probability
+        assert get_prediction(conn, batch.first_prediction_id).churn_probability == churn_probability
+
+    def test_any_customer_id_survives_the_way_there_and_back(self, conn: Connection) -> None:
+        batch = add_batch(conn)
+        store_predictions(conn, predictions_csv(claim(conn), list(enumerate(NASTY_IDS))))
+        assert [r["customer_id"] for r in page(conn, batch)] == NASTY_IDS
+
+    def test_the_customers_most_at_risk_come_first(self, conn: Connection) -> None:
+        batch, other = add_batch(conn), add_batch(conn, "other")
+        held = claim(conn)
+        for row, churn_probability in enumerate([0.2, 0.9, 0.5, 0.9]):
+            store_predictions(conn, predictions_csv(held, [(row, f"C-{row}")], churn_probability=churn_probability))
+        store_predictions(conn, predictions_csv(claim(conn, "other"), [(0, "C-0")], churn_probability=0.99))
+        assert [p.row_number for p in most_at_risk(conn, batch, limit=3)] == [1, 3, 2]
+        assert len(most_at_risk(conn, other, limit=3)) == 1
+
+
+class TestSingle:
+    """One prediction by its id."""
+
+    def test_it_is_read_as_it_was_stored(self, conn: Connection) -> None:
+        new = single(42)
+        store_prediction(conn, new)
+        stored = get_prediction(conn, 42)
+        assert {name: getattr(stored, name) for name in NewPrediction.__slots__} == {
+            name: getattr(new, name) for name in NewPrediction.__slots__
+        }
+        assert (stored.batch_id, stored.row_number) == (None, None)
+        assert stored.predicted_at.tzinfo is not None
+
+    def test_a_batch_row_knows_where_it_came_from(self, conn: Connection) -> None:
+        batch = add_batch(conn)
+        score(conn, chunk_no=1)
+        stored = get_prediction(conn, batch.first_prediction_id + 3)
+        assert (stored.batch_id, stored.row_number, stored.customer_id, stored.attempt) == ("b", 3, "C-3", 1)
+
+    def test_an_unknown_one_is_not_found(self, conn: Connection) -> None:
+        with pytest.raises(NotFound, match="there is no prediction '7'"):
+            get_prediction(conn, 7)
+
+
+class TestHistory:
+    """A customer's predictions, the newest first."""
+
+    def test_pages_hold_each_prediction_once(self, ledger: Engine) -> None:
+        for number in range(1, 8):
+            with ledger.begin() as conn:
+                store_prediction(conn, single(number))
+                store_prediction(conn, single(100 + number, customer_id="C-1"))
+        with ledger.connect() as conn:
+            assert _pages(conn, limit=3) == [[7, 6, 5], [4, 3, 2], [1]]
+
+    def test_predictions_of_one_moment_are_told_apart_by_id(self, conn: Connection) -> None:
+        for number in (3, 1, 2):
+            store_prediction(conn, single(number))
+        conn.execute(text("UPDATE prediction_history SET predicted_at = :t"), {"t": datetime(2026, 1, 1, tzinfo=UTC)})
+        assert _pages(conn, limit=1) == [[3], [2], [1]]
+
+    def test_singles_and_batches_stand_together(self, conn: Connection) -> None:
+        batch = add_batch(conn, sizes=(1,))
+        score(conn)
+        store_prediction(conn, single(5))
+        assert {p.id for p in customer_predictions(conn, "C-0")} == {5, batch.first_prediction_id}
+
+    def test_a_customer_without_predictions_has_none(self, conn: Connection) -> None:
+        assert customer_predictions(conn, "x") == []
+
+
+def _pages(conn: Connection, *, limit: int) -> list[list[int]]:
+    pages, found = [], customer_predictions(conn, "C-0", limit=limit)
+    while found:
+        pages.append([prediction.id for prediction in found])
+        found = customer_predictions(conn, "C-0", limit=limit, before=(found[-1].predicted_at, found[-1].id))
+    return pages

@@ -1,0 +1,77 @@
+"""Statistics: what was done since midnight UTC, what waits, and how fast it goes."""
+
+from __future__ import annotations
+
+import pytest
+from sqlalchemy import Connection, text
+
+from db.predictions import NewPrediction, store_prediction
+from db.requests import create_request
+from db.stats import backlog, rows_per_second, today
+from schemas.states import Priority
+from tests.factories import MODEL, add_batch, add_upload, claim, customer, score
+
+
+def test_an_empty_ledger_has_nothing_to_tell(conn: Connection) -> None:
+    stats, waiting = today(conn), backlog(conn)
+    assert (stats.predictions_by_risk, stats.batches_by_status, stats.mean_batch_seconds) == ({}, {}, None)
+    assert (waiting.chunks_by_priority, waiting.oldest_chunk_s, waiting.waiting_requests) == ({}, 0.0, 0)
+    assert rows_per_second(conn) is None
+
+
+def test_todays_predictions_are_counted_by_band(conn: Connection) -> None:
+    add_batch(conn, sizes=(3,))
+    score(conn)
+    store_prediction(conn, NewPrediction(1, "C-0", 0.9, 0.9, "critical", MODEL, 1))
+    store_prediction(conn, NewPrediction(2, "C-0", 0.9, 0.9, "critical", MODEL, 1))
+    conn.execute(text("UPDATE prediction_history SET predicted_at = date_trunc('day', now(), 'UTC') WHERE id = 1"))
+    conn.execute(
+        text("UPDATE prediction_history SET predicted_at = date_trunc('day', now(), 'UTC') - interval '1 us' WHERE id = 2")
+    )
+    assert today(conn).predictions_by_risk == {"low": 3, "critical": 1}
+
+
+def test_batches_are_counted_by_state_and_timed(conn: Connection) -> None:
+    add_batch(conn, "one", sizes=(1,))
+    add_batch(conn, "two", sizes=(1,))
+    add_batch(conn, "open")
+    add_upload(conn, "upload")
+    for name, seconds in [("one", 2), ("two", 4)]:
+        score(conn, name)
+        conn.execute(
+            text("UPDATE batch_jobs SET submitted_at = completed_at - make_interval(secs => :s) WHERE batch_id = :b"),
+            {"s": seconds, "b": name},
+        )
+    stats = today(conn)
+    assert stats.batches_by_status == {"completed": 2, "queued": 2}
+    assert stats.mean_batch_seconds == pytest.approx(3)
+
+
+def test_the_backlog_holds_pending_and_running_chunks_by_priority(conn: Connection) -> None:
+    add_batch(conn, "low", sizes=(1, 1, 1), priority=Priority.LOW)
+    add_batch(conn, "high", sizes=(1, 1), priority=Priority.HIGH)
+    score(conn, "low", 0)
+    claim(conn, "low", 1)
+    conn.execute(text("UPDATE batch_jobs SET submitted_at = submitted_at - interval '90 s' WHERE batch_id = 'low'"))
+    create_request(conn, customer_id="C-0", customer=customer(), model_version=MODEL, request_id=None)
+    waiting = backlog(conn)
+    assert waiting.chunks_by_priority == {"low": 2, "high": 2}
+    assert 90 <= waiting.oldest_chunk_s < 100
+    assert waiting.waiting_requests == 1
+
+
+def test_the_pace_is_that_of_large_batches_from_their_first_chunk_on(conn: Connection) -> None:
+    for name, rows, seconds in [("large", 20_000, 4), ("larger", 40_000, 2), ("small", 10, 100)]:
+        add_batch(conn, name, sizes=(1,))
+        score(conn, name)
+        conn.execute(
+            text("""
+                UPDATE batch_jobs
+                   SET total_customers = :rows, completed_customers = :rows, processed_customers = :rows,
+                       submitted_at = completed_at - interval '1 h', started_at = completed_at - interval '30 min',
+                       planned_at = completed_at - make_interval(secs => :seconds)
+                 WHERE batch_id = :name
+            """),
+            {"rows": rows, "seconds": seconds, "name": name},
+        )
+    assert rows_per_second(conn) == pytest.approx(10_000)
