@@ -99,7 +99,6 @@ def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
         # The connection may have broken after Postgres committed; only Postgres knows.
         if not _is_closed(resources, claim):
             raise
-        return
     metrics.chunk_closed(claim, closed.risk, ended=closed.ended)
     metrics.rows_failed(closed.errors)
 

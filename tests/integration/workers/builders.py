@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import csv
 import dataclasses
 import io
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -28,7 +29,7 @@ from intake.chunks import cut
 from intake.slices import Slice
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH
 from schemas.states import Source
-from scoring.features import CUSTOMER_ID
+from scoring.features import COLUMNS, CUSTOMER_ID
 from scoring.matrix import matrix_of
 from scoring.risk import RISK_CATEGORIES, categorise
 from scoring.score import Scores
@@ -49,6 +50,20 @@ Hint = tuple[str, list[Any]]
 def customers_of(n: int, *, first_id: int = 0, seed: int = 11) -> pa.Table:
     """n synthetic customers with CUSTOMER_SCHEMA."""
     return generate(n, seed=seed, first_id=first_id).customers
+
+
+def rows_of(n: int) -> list[dict[str, Any]]:
+    """n customers as a client would write them."""
+    return customers_of(n).drop_columns(["row"]).to_pylist()
+
+
+def csv_of(rows: Sequence[Mapping[str, Any]]) -> bytes:
+    """Customers as a CSV file."""
+    sink = io.StringIO()
+    writer = csv.DictWriter(sink, COLUMNS)
+    writer.writeheader()
+    writer.writerows(rows)
+    return sink.getvalue().encode()
 
 
 def renamed(customers: pa.Table, *ids: str) -> pa.Table:

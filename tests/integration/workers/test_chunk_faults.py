@@ -13,6 +13,7 @@ from types import SimpleNamespace
 import pyarrow as pa
 import pytest
 from sqlalchemy import Connection, Engine, text
+from structlog.typing import EventDict
 
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable
@@ -349,7 +350,7 @@ def test_a_last_attempt_without_a_database_is_left_to_the_rescuer(resources: Res
 
 @pytest.mark.parametrize(("committed", "attempts"), [(True, 1), (False, 2)])
 def test_an_ambiguous_commit_is_resolved_by_asking(
-    settings: Settings, ledger: Engine, *, committed: bool, attempts: int
+    settings: Settings, ledger: Engine, logged: list[EventDict], *, committed: bool, attempts: int
 ) -> None:
     submit(ledger)
     with cutting(settings.database_url, marker="COPY prediction_history", committed=committed) as cutter:
@@ -357,6 +358,7 @@ def test_an_ambiguous_commit_is_resolved_by_asking(
         score_chunk(resources, "b", 0)
         assert cutter.cuts == 1
         assert b.chunks_of(ledger, "b")[0].state == (ChunkState.DONE if committed else ChunkState.PENDING)
+        assert logged[-1]["event"] == ("chunk scored" if committed else "chunk given back")
         b.wait_out_backoff(ledger, "b")
         score_chunk(resources, "b", 0)
         resources.close()

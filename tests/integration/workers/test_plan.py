@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import gzip
 import io
 import itertools
@@ -35,18 +34,6 @@ from workers.resources import Resources
 Rows = Sequence[Mapping[str, Any]]
 
 
-def rows_of(n: int) -> list[dict[str, Any]]:
-    return b.customers_of(n).drop_columns(["row"]).to_pylist()
-
-
-def csv_of(rows: Rows) -> bytes:
-    sink = io.StringIO()
-    writer = csv.DictWriter(sink, COLUMNS)
-    writer.writeheader()
-    writer.writerows(rows)
-    return sink.getvalue().encode()
-
-
 def ndjson_of(rows: Rows) -> bytes:
     return "".join(json.dumps(row) + "\n" for row in rows).encode()
 
@@ -57,7 +44,7 @@ def parquet_of(rows: Rows) -> bytes:
     return sink.getvalue()
 
 
-BODIES: Mapping[str, Callable[[Rows], bytes]] = {CSV: csv_of, NDJSON: ndjson_of, PARQUET: parquet_of}
+BODIES: Mapping[str, Callable[[Rows], bytes]] = {CSV: b.csv_of, NDJSON: ndjson_of, PARQUET: parquet_of}
 
 
 def submit(engine: Engine, body: bytes, **batch: Any) -> None:
@@ -101,13 +88,14 @@ def tens(piece: Slice) -> list[Slice]:
     return [Slice(table, [], table.num_rows) for table in tables]
 
 
-def at_slice(n: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let something happen before the nth slice is counted, once."""
+def at_slice(n: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let something happen before the nth slice is counted, once; gives the numbers of the slices that are read."""
     real = plan_module.slices_of
-    calls = itertools.count(1)
+    read: list[int] = []
 
     def seen(piece: Slice) -> Slice:
-        if next(calls) == n:
+        read.append(len(read) + 1)
+        if read[-1] == n:
             act()
         return piece
 
@@ -122,6 +110,7 @@ def at_slice(n: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -
             return self._opened.__exit__(*error)
 
     monkeypatch.setattr(plan_module, "slices_of", lambda *args: Watched(real(*args)))
+    return read
 
 
 # -- sources
@@ -131,7 +120,7 @@ def at_slice(n: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("media_type", BODIES)
 def test_an_upload_becomes_chunks_and_scores(resources: Resources, ledger: Engine, media_type: str, compress: bool) -> None:
     customers = b.customers_of(120)
-    body = BODIES[media_type](rows_of(120))
+    body = BODIES[media_type](b.rows_of(120))
     small = b.with_settings(resources, chunk_rows=50)
     encoding = {"content_encoding": "gzip"} if compress else {}
     submit(ledger, gzip.compress(body) if compress else body, media_type=media_type, **encoding)
@@ -152,7 +141,7 @@ def test_an_upload_becomes_chunks_and_scores(resources: Resources, ledger: Engin
 
 
 def test_a_planned_batch_goes_into_the_queue(resources: Resources, ledger: Engine) -> None:
-    submit(ledger, csv_of(rows_of(10)))
+    submit(ledger, b.csv_of(b.rows_of(10)))
     validate_batch(b.with_settings(resources, chunk_rows=5), "b")
     assert list(b.take_hints(resources.producer)) == [("score chunk", ["b", 0]), ("score chunk", ["b", 1])]
 
@@ -216,10 +205,10 @@ def test_a_retry_scores_the_failed_rows_of_an_upload(resources: Resources, ledge
 
 
 def test_a_retry_leaves_refused_rows_alone(resources: Resources, ledger: Engine) -> None:
-    rows = rows_of(4)
+    rows = b.rows_of(4)
     rows[1]["age"] = 7
     with ledger.begin() as conn:
-        b.submit_file(conn, "parent", csv_of(rows), on_error=OnError.SKIP)
+        b.submit_file(conn, "parent", b.csv_of(rows), on_error=OnError.SKIP)
         b.submit_retry(conn, "b", "parent")
     b.work_off(resources)
     assert b.batch_of(ledger, "parent").status is BatchStatus.PARTIAL
@@ -258,11 +247,11 @@ def test_a_retry_scores_the_failed_rows_of_a_batch_by_reference(resources: Resou
 
 def bad_rows() -> bytes:
     """Six rows: the second has two faults, the fourth one, the sixth is the first's duplicate."""
-    rows = rows_of(6)
+    rows = b.rows_of(6)
     rows[1] |= {"age": 7, "gender": "robot"}
     rows[3] |= {"monthly_charges": "NaN"}
     rows[5] |= {CUSTOMER_ID: rows[0][CUSTOMER_ID]}
-    return csv_of(rows)
+    return b.csv_of(rows)
 
 
 BAD_ROWS = [
@@ -316,7 +305,7 @@ def test_a_quarantined_chunk_beside_refused_rows_adds_up(resources: Resources, l
 
 
 def test_skip_without_one_good_row_fails_at_once(resources: Resources, ledger: Engine) -> None:
-    submit(ledger, csv_of([{**row, "gender": "?"} for row in rows_of(3)]), on_error=OnError.SKIP)
+    submit(ledger, b.csv_of([{**row, "gender": "?"} for row in b.rows_of(3)]), on_error=OnError.SKIP)
     validate_batch(resources, "b")
     batch = b.batch_of(ledger, "b")
     assert (batch.status, batch.failed_customers, batch.chunk_count) == (BatchStatus.FAILED, 3, 0)
@@ -364,7 +353,7 @@ def test_an_unreadable_file_fails_the_batch_and_leaves_nothing(resources: Resour
 
 
 def test_a_file_that_breaks_off_after_many_chunks_leaves_none(resources: Resources, ledger: Engine) -> None:
-    body = gzip.compress(csv_of(rows_of(500)))
+    body = gzip.compress(b.csv_of(b.rows_of(500)))
     submit(ledger, body[: len(body) - 400], on_error=OnError.SKIP)
     validate_batch(b.with_settings(resources, chunk_rows=5), "b")
     assert b.batch_of(ledger, "b").failure_code == "truncated_gzip"
@@ -372,7 +361,7 @@ def test_a_file_that_breaks_off_after_many_chunks_leaves_none(resources: Resourc
 
 
 def test_more_rows_than_allowed_are_refused(resources: Resources, ledger: Engine) -> None:
-    submit(ledger, csv_of(rows_of(11)))
+    submit(ledger, b.csv_of(b.rows_of(11)))
     validate_batch(b.with_settings(resources, max_batch_rows=10), "b")
     assert b.batch_of(ledger, "b").failure_code == "too_many_rows"
     assert_nothing_but_the_batch(ledger)
@@ -383,7 +372,7 @@ def test_more_rows_than_allowed_are_refused(resources: Resources, ledger: Engine
 
 @pytest.mark.usefixtures("small_slices")
 def test_progress_shows_while_the_input_is_read(resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    submit(ledger, csv_of(rows_of(50)))
+    submit(ledger, b.csv_of(b.rows_of(50)))
     seen: list[tuple[str, int]] = []
 
     def look() -> None:
@@ -400,15 +389,16 @@ def test_progress_shows_while_the_input_is_read(resources: Resources, ledger: En
 
 @pytest.mark.usefixtures("small_slices")
 def test_a_cancel_stops_the_reading(resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    submit(ledger, csv_of(rows_of(50)))
+    submit(ledger, b.csv_of(b.rows_of(50)))
 
     def cancel() -> None:
         with ledger.begin() as conn:
             cancel_batch(conn, "b")
 
-    at_slice(3, cancel, monkeypatch)
+    read = at_slice(3, cancel, monkeypatch)
     validate_batch(resources, "b")
 
+    assert read == [1, 2, 3]
     batch = b.batch_of(ledger, "b")
     assert (batch.status, batch.validated_customers) == (BatchStatus.CANCELLED, 20)
     assert b.chunks_of(ledger, "b") == []
@@ -480,7 +470,7 @@ def test_an_input_that_kills_every_planner_ends_its_batch(
 def test_a_planner_that_was_overtaken_stores_nothing(
     resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit(ledger, csv_of(rows_of(10)))
+    submit(ledger, b.csv_of(b.rows_of(10)))
 
     def be_overtaken() -> None:
         b.lapse_lease(ledger, "b")
@@ -495,7 +485,7 @@ def test_a_planner_that_was_overtaken_stores_nothing(
 
 
 def test_a_duplicate_hint_plans_nothing_twice(resources: Resources, ledger: Engine) -> None:
-    submit(ledger, csv_of(rows_of(10)))
+    submit(ledger, b.csv_of(b.rows_of(10)))
     for _ in range(3):
         validate_batch(resources, "b")
     assert len(b.chunks_of(ledger, "b")) == 1
@@ -505,7 +495,7 @@ def test_a_duplicate_hint_plans_nothing_twice(resources: Resources, ledger: Engi
 
 
 def test_a_passing_fault_gives_the_planning_back(resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
-    submit(ledger, csv_of(rows_of(10)))
+    submit(ledger, b.csv_of(b.rows_of(10)))
     with monkeypatch.context() as patch:
         patch.setattr(plan_module, "finish_plan", b.raising(DatabaseUnavailable("gone")))
         validate_batch(resources, "b")
@@ -519,7 +509,7 @@ def test_a_passing_fault_gives_the_planning_back(resources: Resources, ledger: E
 def test_a_bug_in_reading_ends_the_batch_after_its_attempts(
     resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    submit(ledger, csv_of(rows_of(10)))
+    submit(ledger, b.csv_of(b.rows_of(10)))
     monkeypatch.setattr(plan_module, "finish_plan", b.raising(ZeroDivisionError()))
     for _ in range(resources.settings.max_attempts):
         assert b.batch_of(ledger, "b").status is BatchStatus.QUEUED
@@ -532,8 +522,8 @@ def test_a_bug_in_reading_ends_the_batch_after_its_attempts(
 
 
 def test_every_feature_survives_the_way_through_a_file(resources: Resources, ledger: Engine) -> None:
-    rows = rows_of(30)
-    submit(ledger, csv_of(rows))
+    rows = b.rows_of(30)
+    submit(ledger, b.csv_of(rows))
     b.work_off(resources)
     with ledger.connect() as conn:
         stored = conn.execute(text(f"SELECT {', '.join(COLUMNS)} FROM customers ORDER BY customer_id")).mappings().all()

@@ -195,8 +195,11 @@ def test_a_cancelled_batch_s_dead_worker_does_not_keep_it_open(resources: Resour
 def test_an_overdue_batch_expires(resources: Resources, ledger: Engine) -> None:
     with ledger.begin() as conn:
         b.submit_customers(conn, "b", b.customers_of(5), expires_in_s=-1)
-    rescue_round(ledger, resources.settings)
-    assert b.batch_of(ledger, "b").status is BatchStatus.EXPIRED
+    rescue_round(ledger, resources.settings)  # marks it
+    rescue_round(ledger, resources.settings)  # ends it
+    batch = b.batch_of(ledger, "b")
+    assert (batch.status, batch.cancelled_customers) == (BatchStatus.EXPIRED, 5)
+    b.assert_reconciled(ledger, "b")
 
 
 def test_the_upload_of_a_cancelled_batch_is_forgotten(resources: Resources, ledger: Engine) -> None:
