@@ -84,6 +84,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     app = Flask(__name__, static_folder=None)
     app.config.update(_flask_config(settings))
     app.url_map.strict_slashes = False
+    app.url_map.merge_slashes = False  # a customer's id may hold slashes, and two of them are not one
     cast(DefaultJSONProvider, app.json).sort_keys = False  # answers keep the order in which they are described
     resources = make_resources(settings)
     register_resources(app, resources)

@@ -30,7 +30,7 @@ _MONEY: Final = frozenset(feature.name for feature in FEATURES if feature.kind i
 _FILE: Final = {"schema": {"type": "string", "format": "binary"}}
 
 
-@customers.get("/customers/<customer_id>")
+@customers.get("/customers/<path:customer_id>")
 @customers.response(200, StoredCustomerSchema)
 @customers.problems(_404="No such customer.")
 def get_one_customer(customer_id: str) -> Response:
@@ -39,7 +39,7 @@ def get_one_customer(customer_id: str) -> Response:
         return jsonify(_answer(get_customer(conn, customer_id)))
 
 
-@customers.put("/customers/<customer_id>")
+@customers.put("/customers/<path:customer_id>")
 @customers.doc(requestBody={"required": True, "content": {JSON: {"schema": CustomerSchema}}})
 @customers.response(200, StoredCustomerSchema)
 @customers.response(201, StoredCustomerSchema)
@@ -59,7 +59,7 @@ def put_one_customer(customer_id: str) -> Response:
     return answer
 
 
-@customers.delete("/customers/<customer_id>")
+@customers.delete("/customers/<path:customer_id>")
 @customers.query(DeletionQuerySchema)
 @customers.response(204)
 @customers.problems(_404="No such customer.")

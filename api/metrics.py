@@ -44,11 +44,27 @@ class _Forward(Collector):
         return self._registry.collect()
 
 
+class _Restricted(Collector):
+    """Some of a registry's samples, by name; its own selection knows only collectors that describe themselves beforehand."""
+
+    def __init__(self, registry: CollectorRegistry, names: frozenset[str]) -> None:
+        self._registry = registry
+        self._names = names
+
+    def collect(self) -> Iterable[Metric]:
+        for metric in self._registry.collect():
+            samples = [sample for sample in metric.samples if sample.name in self._names]
+            if samples:
+                some = Metric(metric.name, metric.documentation, metric.type, metric.unit)
+                some.samples = samples
+                yield some
+
+
 class _ApiMetrics(PrometheusMetrics):  # type: ignore[misc]
     """The exporter's endpoint over one registry; its own would drop the collectors beside the counters in multiprocess mode."""
 
     def generate_metrics(self, accept_header: str | None = None, names: list[str] | None = None) -> tuple[str, str]:
-        registry = self.registry.restricted_registry(names) if names else self.registry
+        registry = _Restricted(self.registry, frozenset(names)) if names else self.registry
         encode, content_type = choose_encoder(accept_header or "")
         return encode(registry).decode(), content_type
 

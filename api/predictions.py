@@ -107,7 +107,7 @@ def get_one_prediction(prediction_id: str) -> Response:
     return _answer(_number(prediction_id))
 
 
-@predictions.get("/customers/<customer_id>/predictions")
+@predictions.get("/customers/<path:customer_id>/predictions")
 @predictions.query(PageQuerySchema)
 @predictions.response(200, PredictionPageSchema, headers=headers(link="The next page, rel=next."))
 @predictions.problems(_404="No such customer.")

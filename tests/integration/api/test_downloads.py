@@ -19,8 +19,8 @@ from api.resources import resources
 from db.batches import get_batch
 from db.errors import DatabaseUnavailable
 from db.row_errors import RowError, store_row_errors
+from tests.asking import PREFIX, refused, score_all
 from tests.factories import MODEL, add_batch, score
-from tests.integration.api.asking import PREFIX, refused, score_all
 
 SIZES = (3, 3, 3)
 

@@ -13,8 +13,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from api.resources import resources
+from tests.asking import PREFIX, refused, score_all
 from tests.factories import add_batch, add_upload, score
-from tests.integration.api.asking import PREFIX, refused, score_all
 
 
 def get(client: FlaskClient, batch_id: str = "b", query: str = "", **headers: str) -> Any:

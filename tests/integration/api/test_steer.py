@@ -9,8 +9,8 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
 from db.batches import get_batch
+from tests.asking import PREFIX, accepted, refused, score_all
 from tests.factories import add_batch, add_customers, add_upload, score
-from tests.integration.api.asking import PREFIX, accepted, refused, score_all
 
 
 def steer(client: FlaskClient, action: str, batch_id: str = "b", **headers: str) -> Any:

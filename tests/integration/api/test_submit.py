@@ -15,8 +15,7 @@ from sqlalchemy import Engine, text
 from db.batches import get_batch
 from db.uploads import upload_parts
 from intake.chunks import decode
-from tests.factories import add_customers, add_model, customer
-from tests.integration.api.asking import (
+from tests.asking import (
     CSV,
     NDJSON,
     PARQUET,
@@ -31,6 +30,7 @@ from tests.integration.api.asking import (
     refused,
     submit,
 )
+from tests.factories import add_customers, add_model, customer
 
 ROWS = customers(3)
 
