@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -29,7 +30,7 @@ def test_who_waits_is_woken(client: redis.Redis, queue: redis.Redis) -> None:
     waiting = threading.Thread(target=lambda: heard.append(wait_for(client, 7, timeout_s=60)))
     waiting.start()
     while not queue.info("clients")["blocked_clients"]:
-        pass
+        time.sleep(0.005)
     announce(client, 7)
     waiting.join()
     assert heard == [True]

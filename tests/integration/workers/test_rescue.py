@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import time
 from collections.abc import Iterator
 from contextlib import closing
 
@@ -233,7 +234,7 @@ def rescuer(resources: Resources, ledger: Engine) -> Iterator[Rescuer]:
 
 def wait_for_hint(resources: Resources) -> b.Hint:
     while (hint := next(b.take_hints(resources.producer), None)) is None:
-        pass
+        time.sleep(0.005)
     return hint
 
 
@@ -247,7 +248,7 @@ def test_the_rescuer_outlives_its_database(resources: Resources, ledger: Engine,
     rescuer = Rescuer(make_engine("postgresql://churn@127.0.0.1:1/churn"), resources.producer, settings)
     rescuer.start()
     while sum(entry["event"] == "no rescue: the database is away" for entry in logged) < 2:
-        pass
+        time.sleep(0.005)
     rescuer._engine = ledger
     submit(ledger, 10)
     assert wait_for_hint(resources) == ("score chunk", ["b", 0])
@@ -260,6 +261,6 @@ def test_the_rescuer_outlives_a_bug(
     with monkeypatch.context() as patch:
         patch.setattr("workers.rescue.rescue_plans", b.raising(ZeroDivisionError()))
         while not any(entry["event"] == "rescue failed" for entry in logged):
-            pass
+            time.sleep(0.005)
     submit(ledger, 10)
     assert wait_for_hint(resources) == ("score chunk", ["b", 0])
