@@ -79,7 +79,8 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
         _release(resources, claim, exc, backoff_s=_MODEL_BACKOFF_S, counts=False)
     except Transient as exc:
         log.warning("chunk given back", reason=str(exc))
-        _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt))
+        # Not counted: attempts bound what a chunk does to its workers, not how long an outage may last.
+        _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt), counts=False)
     except Exception as exc:
         log.exception("chunk failed")
         _fail(resources, claim, exc)
