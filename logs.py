@@ -58,7 +58,8 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
         "root": {"level": level, "handlers": ["stderr"]},
         # The level alone: gunicorn's own handlers would print each of its lines a second time.
         "loggers": {
-            "gunicorn.error": {"level": level, "handlers": [], "propagate": True},
+            # Its debug lines name raw paths, which hold customers' ids.
+            "gunicorn.error": {"level": "INFO" if level == "DEBUG" else level, "handlers": [], "propagate": True},
             # Two lines each time that somebody asks for the revision, which readiness probes do.
             "alembic.runtime.migration": {"level": "WARNING"},
         },

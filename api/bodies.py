@@ -169,6 +169,12 @@ def _spool(limit_bytes: int, stack: ExitStack) -> tuple[BinaryIO, int, str]:
         if size > limit_bytes:
             raise BodyTooLarge.of(limit_bytes)
         _write(spool, block)
+    if request.content_length not in (None, size):
+        # gunicorn ends the body quietly when the client is gone; half a file may well be a valid file of fewer customers.
+        raise MalformedRequest(
+            f"The body broke off after {size:,} of {request.content_length:,} bytes. Nothing was stored.",
+            code="incomplete_body",
+        )
     spool.seek(0)
     return spool, size, digest.hexdigest()
 

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, Final
 
 import structlog
 from flask import Flask, Response, g, request
+from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
 
@@ -148,6 +149,7 @@ def register_errors(app: Flask) -> None:
     """Answer every error of the application as a problem."""
     app.register_error_handler(ChurnError, _on_ours)
     app.register_error_handler(HTTPException, _on_http)
+    app.register_error_handler(ParseException, _on_broken_body)
     app.register_error_handler(Exception, _on_bug)
 
 
@@ -235,6 +237,11 @@ def _parameters(messages: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
         for fault in faults_of(inner):
             name = fault.pop("pointer").lstrip("/")
             yield {**({"parameter": name} if location == "query" else {"pointer": f"/{name}"}), **fault}
+
+
+def _on_broken_body(_error: ParseException) -> Response:
+    """The server could not read the body to its end: it broke off between two chunks, or its framing is wrong."""
+    return _on_ours(MalformedRequest("The body broke off, or is not framed as its headers say.", code="incomplete_body"))
 
 
 def _on_bug(error: Exception) -> Response:

@@ -1,0 +1,184 @@
+"""The API as it runs: gunicorn's processes share their counters, stop gracefully, and take large uploads in little memory."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import re
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import httpx
+import psutil
+import pytest
+from sqlalchemy import Engine
+
+from deploy.local.ports import free_port
+from tests.asking import PREFIX, as_csv
+from tests.factories import add_batch, customer
+
+ROOT = Path(__file__).parents[3]
+WORKERS = 2
+
+
+class Server:
+    """A running gunicorn."""
+
+    def __init__(self, process: psutil.Popen, port: int, log: Path) -> None:
+        self.process = process
+        self.url = f"http://127.0.0.1:{port}"
+        self.log = log
+
+    def workers(self) -> list[psutil.Process]:
+        children: list[psutil.Process] = self.process.children()
+        return children
+
+    def lines(self) -> list[dict[str, object]]:
+        return [json.loads(line) for line in self.log.read_text().splitlines()]
+
+
+@pytest.fixture
+def server(postgres_url: str, redis_url: str, ledger: Engine, tmp_path: Path) -> Iterator[Server]:
+    port, log = free_port(), tmp_path / "api.log"
+    given = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url, "PORT": str(port), "WORKERS": str(WORKERS)}
+    environment = {**os.environ, **given, "LOG_LEVEL": "DEBUG", "INLINE_MAX_BYTES": "1000", "TMPDIR": str(tmp_path)}
+    command = [sys.executable, "-m", "gunicorn", "--config", "api/gunicorn_conf.py", "api.app:create_app()"]
+    with log.open("wb") as sink:
+        process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)
+    server = Server(process, port, log)
+    try:
+        wait_until(lambda: ready(server), log)
+        yield server
+    finally:
+        stop(process)
+
+
+def stop(process: psutil.Popen) -> None:
+    with contextlib.suppress(psutil.NoSuchProcess):
+        all_of_it = [*process.children(recursive=True), process]
+        process.terminate()
+        _, left = psutil.wait_procs(all_of_it, timeout=20)
+        for each in left:
+            each.kill()
+
+
+def ready(server: Server) -> bool:
+    try:
+        return httpx.get(f"{server.url}/health/live").status_code == 200 and len(server.workers()) == WORKERS
+    except httpx.TransportError:
+        return False
+
+
+def wait_until(true: object, log: Path, *, timeout_s: float = 30) -> None:
+    deadline = time.monotonic() + timeout_s
+    while not true():  # type: ignore[operator]
+        assert time.monotonic() < deadline, log.read_text()
+        time.sleep(0.05)
+
+
+def test_counters_are_added_up_over_processes_even_when_one_dies(server: Server) -> None:
+    def count() -> int:
+        found = re.search(r'ml_api_requests_total\{endpoint="/api/v1/models",.*?status="200"\} (\d+)', scrape())
+        return int(found[1]) if found else 0
+
+    def scrape() -> str:
+        return httpx.get(f"{server.url}/metrics").text
+
+    def ask(n: int) -> None:
+        for _ in range(n):
+            assert httpx.get(f"{server.url}{PREFIX}/models").status_code == 200
+
+    ask(20)
+    assert [count() for _ in range(5)] == [20] * 5
+    assert "churn_database_up 1.0" in scrape()
+
+    victim = server.workers()[0]
+    victim.kill()
+    wait_until(lambda: victim.pid not in [w.pid for w in server.workers()] and ready(server), server.log)
+    ask(5)
+    assert count() == 25
+
+
+def test_a_stop_lets_long_polls_answer_and_does_not_wait_for_them(server: Server, ledger: Engine) -> None:
+    with ledger.begin() as conn:
+        add_batch(conn)
+    answers: list[httpx.Response] = []
+
+    def poll() -> None:
+        answers.append(httpx.get(f"{server.url}{PREFIX}/batches/b?wait=60", timeout=70))
+
+    thread = threading.Thread(target=poll)
+    thread.start()
+    time.sleep(0.7)
+    began = time.monotonic()
+    server.process.send_signal(signal.SIGTERM)
+    thread.join()
+    assert answers[0].status_code == 200
+    assert server.process.wait(timeout=20) == 0
+    assert time.monotonic() - began < 10
+    assert not list(server.log.parent.glob("churn-metrics-*"))
+
+
+def test_the_log_is_one_json_object_a_line_and_names_no_customer(server: Server) -> None:
+    canary = "canary-4711"
+    httpx.post(f"{server.url}{PREFIX}/predictions", json=customer(canary, age=4711), headers={"X-Request-ID": "r-1"})
+    httpx.post(f"{server.url}{PREFIX}/batches", json={"customer_ids": [canary]})
+    httpx.get(f"{server.url}{PREFIX}/customers/{canary}?{canary}={canary}")
+    httpx.put(f"{server.url}{PREFIX}/customers/{canary}", json=customer(canary))
+    httpx.post(f"{server.url}{PREFIX}/predictions", json=customer(canary), headers={"Prefer": "respond-async"})
+    assert {"r-1"} <= {line.get("request_id") for line in server.lines()}
+    assert canary not in server.log.read_text()
+    assert canary not in httpx.get(f"{server.url}/metrics").text
+
+
+def test_a_large_upload_costs_little_memory(server: Server) -> None:
+    row = as_csv([customer("C-{:09d}")]).splitlines(keepends=True)
+    n_bytes = 80_000_000
+
+    def body() -> Iterator[bytes]:
+        yield row[0]
+        block = row[1] * 2_000
+        for _ in range(n_bytes // len(block)):
+            yield block
+
+    def peak_bytes() -> int:
+        status = [Path(f"/proc/{worker.pid}/status").read_text() for worker in server.workers()]
+        return max(int(re.search(r"VmHWM:\s+(\d+) kB", each)[1]) * 1024 for each in status)  # type: ignore[index]
+
+    httpx.post(
+        f"{server.url}{PREFIX}/batches?batch_id=small", content=row[0] + row[1] * 20, headers={"Content-Type": "text/csv"}
+    )
+    before = peak_bytes()
+    answer = httpx.post(f"{server.url}{PREFIX}/batches", content=body(), headers={"Content-Type": "text/csv"}, timeout=120)
+    assert answer.status_code == 202
+    assert peak_bytes() - before < 50_000_000
+
+
+def _form() -> bytes:
+    head = b'--x\r\nContent-Disposition: form-data; name="file"; filename="c.csv"\r\nContent-Type: text/csv\r\n\r\n'
+    return head + as_csv([customer()])
+
+
+@pytest.mark.parametrize(
+    ("headers", "body"),
+    [
+        ("Content-Type: text/csv\r\nContent-Length: 100000", as_csv([customer()])),
+        ("Content-Type: text/csv\r\nTransfer-Encoding: chunked", b"%x\r\n" % len(as_csv([customer()])) + as_csv([customer()])),
+        ("Content-Type: text/csv\r\nTransfer-Encoding: chunked", b"ffff\r\n" + as_csv([customer()])),
+        ("Content-Type: multipart/form-data; boundary=x\r\nContent-Length: 100000", _form()),
+    ],
+    ids=["length", "between-chunks", "within-a-chunk", "form"],
+)
+def test_a_body_that_breaks_off_stores_nothing(server: Server, headers: str, body: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
+        connection.sendall(f"POST {PREFIX}/batches?batch_id=cut HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
+        connection.shutdown(socket.SHUT_WR)
+        answer = connection.recv(65_536).decode(errors="replace")
+    assert answer.split(" ")[1][:1] == "4"
+    assert httpx.get(f"{server.url}{PREFIX}/batches/cut").status_code == 404
