@@ -13,7 +13,7 @@ from db.engine import copy_in
 
 PART_BYTES: Final = 4 << 20
 
-# COPY's binary form (PostgreSQL manual, COPY, "Binary Format"): a bound bytea would travel as hexadecimal text, copied many times.
+# COPY in its binary form (PostgreSQL manual, COPY): a bound bytea would travel as hexadecimal text that is copied many times.
 # Measured 2026-11 for 100 MB: 1.3 s and 17 MB of memory, against 3.0 s and 80 MB.
 _COPY: Final = "COPY upload_parts (batch_id, part_no, payload) FROM STDIN (FORMAT binary)"
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
