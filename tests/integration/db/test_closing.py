@@ -88,10 +88,12 @@ class TestCounters:
     def test_a_batch_never_counts_another_ones_rows(self, conn: Connection) -> None:
         add_batch(conn, "one", failed=1)
         add_batch(conn, "two")
-        score(conn, "one")
+        add_batch(conn, "three", failed=2)
+        for name in ("one", "two", "three"):
+            score(conn, name)
         score(conn, "one", 1)
-        assert reconcile(conn, "one").completed == 4
-        assert (reconcile(conn, "two").completed, reconcile(conn, "two").pending) == (0, 4)
+        counts = [reconcile(conn, name) for name in ("one", "two", "three")]
+        assert [(c.completed, c.failed, c.pending) for c in counts] == [(4, 1, 0), (2, 0, 2), (2, 2, 2)]
 
     def test_reconciling_sees_one_moment_though_chunks_end_meanwhile(self, ledger: Engine) -> None:
         [batch_id] = add_many(ledger, 1, (1,) * 60)

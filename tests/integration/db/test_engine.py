@@ -84,6 +84,17 @@ def test_a_statement_is_cut_short(postgres_url: str) -> None:
         conn.execute(text("SELECT pg_sleep(5)"))
 
 
+def test_a_copy_is_cut_short_as_well(postgres_url: str, ledger: Engine) -> None:
+    hasty = make_engine(postgres_url, pooled=False, statement_timeout_s=0.05, lock_timeout_s=0.05)
+    with pytest.raises(DatabaseUnavailable, match="statement timeout") as caught, hasty.connect() as conn:
+        copy_out(conn, "COPY (SELECT pg_sleep(5)) TO STDOUT", io.BytesIO())
+    assert isinstance(caught.value.__cause__, pg.QueryCanceled)
+    with ledger.connect() as holder:
+        holder.execute(text("LOCK TABLE customer_deletions"))
+        with pytest.raises(DatabaseUnavailable, match="timeout"), hasty.connect() as conn:
+            copy_in(conn, "COPY customer_deletions FROM STDIN", io.BytesIO(b"C-1\n"))
+
+
 def test_a_wait_for_a_lock_is_cut_short(postgres_url: str, ledger: Engine) -> None:
     hasty = make_engine(postgres_url, pooled=False, lock_timeout_s=0.05)
     with ledger.connect() as holder:
