@@ -204,7 +204,8 @@ def _ledger(env: Env) -> dict[str, Any]:
         "max_attempts": env.int("MAX_ATTEMPTS", 4, validate=Range(1)),
         "republish_after_seconds": env.float("REPUBLISH_AFTER_SECONDS", 30.0, validate=_POSITIVE),
         "rescue_interval_seconds": env.float("RESCUE_INTERVAL_SECONDS", 1.0, validate=_POSITIVE),
-        "dispatch_window": env.int("DISPATCH_WINDOW", 8, validate=Range(1)),
+        # Fewer than one chunk a priority would leave the lowest without any.
+        "dispatch_window": env.int("DISPATCH_WINDOW", 8, validate=Range(4)),
         "batch_window": env.int("BATCH_WINDOW", 4, validate=Range(1)),
     }
 

@@ -191,6 +191,8 @@ CREATE TABLE row_errors (
     value       text,
     PRIMARY KEY (batch_id, row_number, fault_no)
 );
+-- For the deletion of a customer, which must not hold its lock through a scan.
+CREATE INDEX row_errors_customer ON row_errors (customer_id) WHERE customer_id IS NOT NULL;
 
 CREATE TABLE idempotency_keys (
     key            varchar(255) COLLATE "C" PRIMARY KEY,
