@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import time
 from collections.abc import Iterator
 from dataclasses import replace
@@ -46,6 +47,14 @@ class TestWithoutRedis:
         response = without_redis.get("/health/ready")
         assert (response.status_code, response.get_json()["status"]) == (200, "degraded")
         assert response.get_json()["checks"]["redis"] == "unreachable"
+
+    def test_readiness_does_not_wait_for_a_redis_that_is_frozen(self, settings: Settings) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+            with application(replace(settings, redis_url=url, broker_timeout_seconds=10)) as made:
+                began = time.monotonic()
+                assert made.test_client().get("/health/ready").get_json()["status"] == "degraded"
+                assert time.monotonic() - began < 1
 
     def test_a_prediction_is_stored_and_answered_with_202(self, without_redis: FlaskClient) -> None:
         response = without_redis.post(f"{PREFIX}/predictions", json=customer())

@@ -351,6 +351,17 @@ class TestRefusals:
         refused(post_json(client, {"customers": ROWS, name: {"top_k": 3}}), 422, "not_supported")
         refused(submit(client, as_csv(ROWS), query=f"?{name}=x"), 422, "not_supported")
 
+    @pytest.mark.parametrize(
+        "form", ['{"customer_ids": ["C-0"], "metadata": %s}', '{"filter": {"age": %s}}', '{"customers": [%s]}']
+    )
+    def test_no_depth_of_nesting_is_an_error_of_ours(self, client: FlaskClient, ledger: Engine, form: str) -> None:
+        with ledger.begin() as conn:
+            add_customers(conn, "C-0")
+        # Just below the depth at which the JSON parser gives up, it is the next recursion that would.
+        for depth in range(700, 1_000, 10):
+            body = form % ('{"a":' * depth + "1" + "}" * depth)
+            assert submit(client, body.encode(), "application/json").status_code in (202, 400, 422), depth
+
     def test_an_unknown_model(self, client: FlaskClient) -> None:
         refused(post_json(client, {"customers": ROWS, "model_version": "9"}), 422, "unknown_model")
 
