@@ -21,6 +21,7 @@ from api.models import models
 from api.nouns import MEDIA_TYPE_PROBLEM
 from api.predictions import predictions
 from api.resources import make_resources, register_resources
+from api.results import results
 from api.stats import LedgerGauges, stats
 from api.tracing import register_tracing
 from db.errors import NotFound
@@ -114,7 +115,7 @@ def _register_blueprints(app: Flask) -> None:
     api = _ProblemApi(app)
     api.spec.components.schema("Customer", schema=CustomerSchema)
     api.register_blueprint(health)
-    for noun in (predictions, batches, customers, models, stats):
+    for noun in (predictions, batches, results, customers, models, stats):
         api.register_blueprint(noun, url_prefix=PREFIX)
     # The same views under the versioned prefix or an older name; described once.
     app.register_blueprint(health, name="health_v1", url_prefix=PREFIX)

@@ -1,4 +1,4 @@
-"""Batches over HTTP: submit, follow, steer, and fetch what came of them."""
+"""Batches over HTTP: submit, follow, steer."""
 
 from __future__ import annotations
 
@@ -6,19 +6,18 @@ import contextlib
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-import structlog
 from flask import Response, g, jsonify, request
 from sqlalchemy import Connection
 
 from api.answers import RETRY_AFTER_S, batch_answer, batch_path
 from api.bodies import read_body
-from api.downloads import Listing, errors, results, stream
 from api.errors import NotReady
-from api.media import FORMATS, JSON, MULTIPART, wanted_format
+from api.media import JSON, MULTIPART
 from api.nouns import Noun, headers
 from api.paging import after, cursor_of, link_to_next
 from api.rehearsal import rehearse
 from api.resources import resources
+from api.streams import whole
 from api.submit import Submitted, check_key, submit, submit_retry
 from api.tracing import about_batch
 from api.watching import events, look, wait_for_news
@@ -29,18 +28,14 @@ from schemas.batch import (
     BatchListQuerySchema,
     BatchPageSchema,
     BatchSchema,
-    DownloadQuerySchema,
-    OptionsSchema,
     ReconciliationSchema,
-    SubmitSchema,
     ValidationSchema,
     WaitQuerySchema,
 )
 from schemas.states import BatchStatus
+from schemas.submit import OptionsSchema, SubmitSchema
 
-batches = Noun("batches", __name__, description="Score many customers: submit, follow, fetch.")
-
-_log = structlog.get_logger(__name__)
+batches = Noun("batches", __name__, description="Score many customers: submit, follow, steer.")
 
 _FILE: Final = {"schema": {"type": "string", "format": "binary"}}
 _SUBMIT_BODY: Final = {
@@ -59,12 +54,6 @@ _KEY: Final = {
     "in": "header",
     "schema": {"type": "string", "maxLength": 255},
     "description": "The same key with the same request answers with the same batch for 24 hours.",
-}
-_DOWNLOAD: Final = {
-    200: {
-        "description": "Streamed in input order; what there is so far while the batch runs.",
-        "content": {media_type: _FILE if media_type != JSON else {} for media_type in FORMATS.values()},
-    }
 }
 
 
@@ -150,7 +139,7 @@ def get_events(batch_id: str) -> Response:
     first = look(resources(), batch_id)
     if not resources().holding.acquire(blocking=False):
         raise NotReady("Too many event streams are open; poll instead, or try again.", code="too_many_streams")
-    answer = Response(_whole(events(resources(), batch_id, first)), mimetype="text/event-stream")
+    answer = Response(whole(events(resources(), batch_id, first)), mimetype="text/event-stream")
     answer.call_on_close(resources().holding.release)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     return answer
@@ -197,30 +186,6 @@ def post_retry(batch_id: str) -> Response:
     """Submit the failed rows of a batch again, as its child and for its model."""
     key = check_key(request.headers.get("Idempotency-Key"))
     return _accepted(submit_retry(resources(), batch_id, key=key, request_id=g.request_id))
-
-
-@batches.get("/batches/<batch_id>/results")
-@batches.query(DownloadQuerySchema)
-@batches.doc(responses=_DOWNLOAD)
-@batches.problems(_404="No such batch.", _406="Accept allows no form that there is.")
-def get_results(query: dict[str, Any], batch_id: str) -> Response:
-    """Download the scores in input order."""
-    form = wanted_format(query.get("format"))
-    batch = _read(batch_id)
-    listing = results(resources().engine, batch, first_row=query["first_row"], limit=query.get("limit"))
-    return _download(listing, batch, form)
-
-
-@batches.get("/batches/<batch_id>/errors")
-@batches.query(DownloadQuerySchema)
-@batches.doc(responses=_DOWNLOAD)
-@batches.problems(_404="No such batch.", _406="Accept allows no form that there is.")
-def get_errors(query: dict[str, Any], batch_id: str) -> Response:
-    """Download the rows that were refused or could not be scored, each with its reasons."""
-    form = wanted_format(query.get("format"))
-    batch = _read(batch_id)
-    listing = errors(resources().engine, batch, first_row=query["first_row"], limit=query.get("limit"))
-    return _download(listing, batch, form)
 
 
 @batches.get("/batches/<batch_id>/reconciliation")
@@ -272,24 +237,6 @@ def _steer(batch_id: str, change: Callable[[Connection, str], Batch], already: s
 def _read(batch_id: str) -> Batch:
     with resources().engine.connect() as conn:
         return get_batch(conn, batch_id)
-
-
-def _download(listing: Listing, batch: Batch, form: str) -> Response:
-    answer = Response(_whole(stream(listing, batch, form)), mimetype=FORMATS[form])
-    if form != "json":
-        name = f"{batch.batch_id}-{listing.name}.{form}"
-        answer.headers.set("Content-Disposition", "attachment", filename=name)
-    answer.vary.add("Accept")
-    return answer
-
-
-def _whole(pieces: Iterator[Any]) -> Iterator[Any]:
-    """Pass a stream on; one that breaks is logged and cut, so that the client sees that it is not whole."""
-    try:
-        yield from pieces
-    except Exception as exc:  # noqa: BLE001 - whatever it is, it ends this stream and is told without its text
-        _log.error("stream broke off", exc_info=exc)
-        raise ConnectionAbortedError("the stream broke off; see the line before") from None
 
 
 @contextlib.contextmanager

@@ -74,12 +74,12 @@ class Listing:
     pages: Pages
 
 
-def results(engine: Engine, batch: Batch, *, first_row: int = 0, limit: int | None = None) -> Listing:
+def predictions_of(engine: Engine, batch: Batch, *, first_row: int = 0, limit: int | None = None) -> Listing:
     """The batch's results from a row on, in input order."""
     return Listing("results", RESULTS, _primed(_result_pages(engine, batch, first_row, limit)))
 
 
-def errors(engine: Engine, batch: Batch, *, first_row: int = 0, limit: int | None = None) -> Listing:
+def errors_of(engine: Engine, batch: Batch, *, first_row: int = 0, limit: int | None = None) -> Listing:
     """The batch's row errors from a row on, in input order."""
     return Listing("errors", ERRORS, _primed(_error_pages(engine, batch.batch_id, first_row, limit)))
 

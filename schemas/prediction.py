@@ -5,7 +5,8 @@ from __future__ import annotations
 from marshmallow import Schema, fields
 from marshmallow.validate import Range
 
-from schemas.batch import MAX_PAGE, MODEL_VERSION
+from schemas.batch import MAX_PAGE
+from schemas.submit import MODEL_VERSION
 from scoring.risk import RISK_CATEGORIES
 
 _RISK = [str(category) for category in RISK_CATEGORIES]

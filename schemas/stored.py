@@ -5,9 +5,10 @@ from __future__ import annotations
 from marshmallow import RAISE, Schema, fields
 from marshmallow.validate import OneOf
 
-from schemas.batch import RowErrorSchema, RowsField
+from schemas.batch import RowErrorSchema
 from schemas.customer import CustomerSchema
 from schemas.states import OnError
+from schemas.submit import RowsField
 
 
 class StoredCustomerSchema(CustomerSchema):

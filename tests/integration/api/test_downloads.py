@@ -254,7 +254,7 @@ class TestStreaming:
         with ledger.connect() as conn:
             found = get_batch(conn, "b")
         engine = resources(app).engine
-        pieces = downloads.stream(downloads.results(engine, found), found, "ndjson")
+        pieces = downloads.stream(downloads.predictions_of(engine, found), found, "ndjson")
         for _ in range(3):
             next(pieces)
             assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]

@@ -7,8 +7,8 @@ from typing import Any
 import pytest
 from marshmallow import ValidationError
 
-from schemas.batch import OptionsSchema, SubmitSchema, check_storable
 from schemas.states import OnError, Priority
+from schemas.submit import OptionsSchema, SubmitSchema, check_storable
 from scoring.errors import DataError
 
 DEFAULTS = {"priority": Priority.NORMAL, "on_error": OnError.ABORT, "metadata": {}}
