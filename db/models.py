@@ -57,7 +57,7 @@ _GET = text(f"SELECT {_COLUMNS} FROM models WHERE version = :version")
 _CHAMPION = text(f"SELECT {_COLUMNS} FROM models WHERE state = 'champion'")
 _LIST = text(f"SELECT {_COLUMNS} FROM models ORDER BY registered_at DESC, version")
 _LOCK = text("LOCK TABLE models IN SHARE ROW EXCLUSIVE MODE")
-_RETIRE = text("UPDATE models SET state = 'retired' WHERE state = 'champion' AND version <> :version RETURNING version")
+_RETIRE = text("UPDATE models SET state = 'retired' WHERE state = 'champion' AND version <> :version")
 _CROWN = text("""
     UPDATE models
        SET state = 'champion', activated_at = CASE WHEN state = 'champion' THEN activated_at ELSE clock_timestamp() END
@@ -132,7 +132,9 @@ def activate_model(conn: Connection, version: str) -> Activation:
         None of that version is registered.
     """
     conn.execute(_LOCK)
-    previous = conn.execute(_RETIRE, {"version": version}).scalar_one_or_none()
+    champion = conn.execute(_CHAMPION).one_or_none()
+    previous = None if champion is None else champion.version
+    conn.execute(_RETIRE, {"version": version})
     activated_at = conn.execute(_CROWN, {"version": version}).scalar_one_or_none()
     if activated_at is None:
         raise NotFound(f"there is no model {version!r}; register it first", code="model_not_found")

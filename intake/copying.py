@@ -1,4 +1,4 @@
-"""Customers as CSV for COPY, written by column."""
+"""Tables as CSV for COPY, written by column."""
 
 from __future__ import annotations
 
@@ -16,8 +16,13 @@ _WITHOUT_HEADER: Final = csv.WriteOptions(include_header=False)
 def customer_rows(customers: pa.Table) -> BinaryIO:
     """Rows for `db.customers.upsert_customers`; each customer stands in the table once."""
     columns = [_plain(customers.column(name)) for name in COLUMNS]
+    return as_csv(pa.Table.from_arrays(columns, names=list(COLUMNS)))
+
+
+def as_csv(table: pa.Table) -> BinaryIO:
+    """A table of plain columns as CSV without a header; a null is an empty cell, an empty string a quoted one."""
     buffer = io.BytesIO()
-    csv.write_csv(pa.Table.from_arrays(columns, names=list(COLUMNS)), buffer, _WITHOUT_HEADER)
+    csv.write_csv(table, buffer, _WITHOUT_HEADER)
     buffer.seek(0)
     return buffer
 

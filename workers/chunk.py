@@ -28,6 +28,7 @@ from db.errors import DatabaseUnavailable, FenceLost
 from db.predictions import store_predictions
 from db.row_errors import RowError, store_row_errors
 from intake.chunks import decode
+from intake.copying import customer_rows
 from scoring.errors import ModelError, Transient
 from scoring.features import CUSTOMER_ID, Code
 from scoring.score import Scorer, Scores
@@ -35,7 +36,7 @@ from scoring.table import IDS_SCHEMA, ROW
 from workers import metrics
 from workers.quarantine import quarantine
 from workers.resources import Resources
-from workers.rows import customer_rows, prediction_rows, risk_counts
+from workers.rows import prediction_rows, risk_counts
 from workers.stored import select_stored
 
 _SLICE_ROWS: Final = 5_000

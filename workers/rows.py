@@ -1,23 +1,20 @@
-"""Scores as the rows of prediction_history, and customers as the rows of `customers`: CSV written by column for COPY."""
+"""Scores as the rows of prediction_history, written by column for COPY."""
 
 from __future__ import annotations
 
-import io
 from typing import BinaryIO
 
 import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from numpy.typing import NDArray
-from pyarrow import csv
 
 from db.predictions import STORED_COLUMNS
-from scoring.features import COLUMNS, CUSTOMER_ID
+from intake.copying import as_csv
+from scoring.features import CUSTOMER_ID
 from scoring.risk import RISK_CATEGORIES
 from scoring.score import Scores
 from scoring.table import ROW
-
-_WITHOUT_HEADER = csv.WriteOptions(include_header=False)
 
 
 def prediction_rows(
@@ -45,13 +42,7 @@ def prediction_rows(
         pa.repeat(model_version, n),
         pa.repeat(batch_id, n),
     ]
-    return _csv(pa.Table.from_arrays(columns, names=list(STORED_COLUMNS)))
-
-
-def customer_rows(customers: pa.Table) -> BinaryIO:
-    """Rows for `db.customers.upsert_customers`; each customer stands in the table once."""
-    columns = [_plain(customers.column(name)) for name in COLUMNS]
-    return _csv(pa.Table.from_arrays(columns, names=list(COLUMNS)))
+    return as_csv(pa.Table.from_arrays(columns, names=list(STORED_COLUMNS)))
 
 
 def risk_names(risk: NDArray[np.int8]) -> pa.Array:
@@ -63,14 +54,3 @@ def risk_counts(risk: NDArray[np.int8]) -> dict[str, int]:
     """How many scores fall into each band; bands without one are left out."""
     counts = np.bincount(risk, minlength=len(RISK_CATEGORIES))
     return {str(c): int(n) for c, n in zip(RISK_CATEGORIES, counts, strict=True) if n}
-
-
-def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    return column.cast(pa.string()) if pa.types.is_dictionary(column.type) else column
-
-
-def _csv(table: pa.Table) -> BinaryIO:
-    buffer = io.BytesIO()
-    csv.write_csv(table, buffer, _WITHOUT_HEADER)
-    buffer.seek(0)
-    return buffer

@@ -7,11 +7,13 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
+import httpx
 import pytest
 from sqlalchemy import Engine
 
 from client import ChurnClient
 from deploy.local.prepare import provide_model
+from tests.acceptance.http import api
 from tests.acceptance.stack import Stack, running_stack
 from tests.servers import temporary_folder
 
@@ -65,3 +67,10 @@ def churn(stack: Stack) -> Iterator[ChurnClient]:
     """A client of the running API."""
     with ChurnClient(stack.api_url) as client:
         yield client
+
+
+@pytest.fixture(scope="module")
+def client(stack: Stack) -> Iterator[httpx.Client]:
+    """Plain HTTP to the running API, below /api/v1."""
+    with api(stack.api_url) as made:
+        yield made

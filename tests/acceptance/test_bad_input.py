@@ -11,8 +11,7 @@ import httpx
 import pytest
 
 from scoring.features import COLUMNS
-from tests.acceptance.http import api, as_csv, as_ndjson, as_parquet, customers, errors, finished, gzipped, results, submit
-from tests.acceptance.stack import Stack
+from tests.acceptance.http import as_csv, as_ndjson, as_parquet, customers, errors, finished, gzipped, results, submit
 
 pytestmark = pytest.mark.acceptance
 
@@ -25,12 +24,6 @@ PLENTY = 400
 @pytest.fixture(scope="module")
 def stack_settings() -> Mapping[str, str]:
     return {"INLINE_MAX_BYTES": "20000", "MAX_REQUEST_SIZE_MB": "24", "MAX_BATCH_ROWS": "5000"}
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with api(stack.api_url) as made:
-        yield made
 
 
 @pytest.fixture(autouse=True)

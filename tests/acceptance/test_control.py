@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -19,12 +19,6 @@ N = 20_000
 @pytest.fixture(scope="module")
 def stack_settings() -> Mapping[str, str]:
     return {"CHUNK_ROWS": "250"}
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with api(stack.api_url) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

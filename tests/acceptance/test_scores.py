@@ -6,7 +6,7 @@ import json
 import os
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +20,7 @@ from scoring.calibrate import Calibration
 from scoring.features import FEATURES, Kind
 from scoring.manifest import parse_manifest
 from scoring.train import cross_validate
-from tests.acceptance.http import api, assert_exactly_once, customers, ended, finished, results
+from tests.acceptance.http import assert_exactly_once, customers, ended, finished, results
 from tests.acceptance.stack import Stack
 
 pytestmark = pytest.mark.acceptance
@@ -41,12 +41,6 @@ def telco_csv() -> Path:
 @pytest.fixture(scope="module")
 def stack_settings() -> Mapping[str, str]:
     return {"CHUNK_ROWS": "2000"}
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with api(stack.api_url) as made:
-        yield made
 
 
 def churn(stack: Stack, *arguments: str) -> str:

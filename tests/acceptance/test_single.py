@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import httpx
 import pytest
 
-from tests.acceptance.http import api, as_csv, customers, ended, submit
+from tests.acceptance.http import as_csv, customers, ended, submit
 from tests.acceptance.stack import INTERACTIVE_WORKER, Stack
 
 pytestmark = pytest.mark.acceptance
@@ -16,12 +16,6 @@ pytestmark = pytest.mark.acceptance
 @pytest.fixture(scope="module")
 def stack_settings() -> Mapping[str, str]:
     return {"PREDICTION_TIMEOUT_SECONDS": "3", "CHUNK_ROWS": "2000"}
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with api(stack.api_url) as made:
-        yield made
 
 
 def test_a_full_customer_is_scored_stored_and_remembered(client: httpx.Client) -> None:

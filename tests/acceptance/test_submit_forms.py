@@ -5,13 +5,12 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import httpx
 import pytest
 
 from tests.acceptance.http import (
-    api,
     as_csv,
     as_ndjson,
     as_parquet,
@@ -23,7 +22,6 @@ from tests.acceptance.http import (
     results,
     submit,
 )
-from tests.acceptance.stack import Stack
 
 pytestmark = pytest.mark.acceptance
 
@@ -35,12 +33,6 @@ CSV, NDJSON, PARQUET = "text/csv", "application/x-ndjson", "application/vnd.apac
 def stack_settings() -> Mapping[str, str]:
     """Several chunks a batch, and a line between small and large bodies that these bodies cross."""
     return {"CHUNK_ROWS": "128", "INLINE_MAX_BYTES": "20000"}
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with api(stack.api_url) as made:
-        yield made
 
 
 def ids(n: int) -> list[str]:

@@ -3,24 +3,17 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 import httpx
 import pytest
 
 from scoring.features import COLUMNS
-from tests.acceptance.http import api, customers, finished
+from tests.acceptance.http import customers, finished
 from tests.acceptance.stack import BATCH_WORKER, INTERACTIVE_WORKER, Stack
 
 pytestmark = pytest.mark.acceptance
 
 CANARY = "CANARY-7f3a"
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with api(stack.api_url) as made:
-        yield made
 
 
 def test_the_description_names_every_route_of_the_contract(stack: Stack) -> None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 import httpx
 import psutil
 import pytest
 
-from tests.acceptance.http import api, as_csv, assert_exactly_once, customers, ended, finished, submit
+from tests.acceptance.http import as_csv, assert_exactly_once, customers, ended, finished, submit
 from tests.acceptance.stack import BATCH_WORKER, Stack
 
 pytestmark = pytest.mark.acceptance
@@ -21,12 +21,6 @@ N = 40_000
 def stack_settings() -> Mapping[str, str]:
     """Many short chunks and short leases, so that the death comes in mid-batch and the rescue within seconds."""
     return {"CHUNK_ROWS": "500", "LEASE_SECONDS": "4", "REPUBLISH_AFTER_SECONDS": "2"}
-
-
-@pytest.fixture(scope="module")
-def client(stack: Stack) -> Iterator[httpx.Client]:
-    with api(stack.api_url) as made:
-        yield made
 
 
 @pytest.fixture(scope="module")

@@ -121,3 +121,10 @@ def test_submits_go_on_during_an_activation(ledger: Engine) -> None:
         with meanwhile(ledger, add_batch) as submit:
             assert submit.result(timeout=5).model_version == MODEL
         activating.rollback()
+
+
+def test_activating_the_champion_again_changes_nothing(conn: Connection) -> None:
+    add_model(conn, "v2")
+    first = activate_model(conn, "v2")
+    again = activate_model(conn, "v2")
+    assert (again.previous_version, again.new_version, again.activated_at) == ("v2", "v2", first.activated_at)

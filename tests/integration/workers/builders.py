@@ -26,6 +26,7 @@ from db.planning import Plan, set_planned, store_chunks
 from db.row_errors import RowError, row_errors_page
 from db.uploads import store_upload
 from intake.chunks import cut
+from intake.copying import customer_rows
 from intake.slices import Slice
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH
 from schemas.states import Source
@@ -37,7 +38,6 @@ from scoring.table import IDS_SCHEMA
 from workers.chunk import score_chunk
 from workers.plan import validate_batch
 from workers.resources import Resources
-from workers.rows import customer_rows
 from workers.single import score_customer
 
 MODEL = "trained"

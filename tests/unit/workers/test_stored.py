@@ -13,12 +13,13 @@ import pytest
 
 from datasets.synthetic import generate
 from db.predictions import STORED_COLUMNS
+from intake.copying import customer_rows
 from scoring.features import COLUMNS, CUSTOMER_ID
 from scoring.matrix import matrix_of
 from scoring.score import Scores
 from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA, ROW
 from tests.factories import customer, customers_table, ids_table
-from workers.rows import customer_rows, prediction_rows, risk_counts, risk_names
+from workers.rows import prediction_rows, risk_counts, risk_names
 from workers.stored import select_stored, table_of
 
 
