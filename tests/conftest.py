@@ -6,6 +6,7 @@ import re
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
+from typing import Final
 
 import pytest
 import redis
@@ -14,8 +15,11 @@ from sqlalchemy import Engine
 from db.engine import make_engine
 from db.schema import upgrade
 from deploy.local.postgres import Postgres
+from deploy.local.temporary import temporary_folder, temporary_postgres, temporary_redis
 from deploy.local.valkey import Valkey
-from tests.servers import TEMPLATE, temporary_folder, temporary_postgres, temporary_redis
+
+TEMPLATE: Final = "churn_template"
+"""The migrated database that each test module gets a copy of."""
 
 _numbers = count(1)
 

@@ -13,9 +13,9 @@ from sqlalchemy import Engine
 
 from client import ChurnClient
 from deploy.local.prepare import provide_model
+from deploy.local.temporary import temporary_folder
 from tests.acceptance.http import api
 from tests.acceptance.stack import Stack, running_stack
-from tests.servers import temporary_folder
 
 MODEL: Final = "acceptance-1"
 

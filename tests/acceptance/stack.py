@@ -1,21 +1,16 @@
-"""The real processes (API, batch worker, interactive worker) on free ports, to be spoken to over HTTP and to be killed."""
+"""The stack as the acceptance tests run it: under settings by which recovery takes seconds."""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
 
-from deploy.local.ports import HOST, Port, free_port
-from deploy.local.process import Child, Service
-from deploy.local.product import Product
+from deploy.local import stack
+from deploy.local.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, Stack
 
-API: Final = "api"
-BATCH_WORKER: Final = "batch-worker"
-INTERACTIVE_WORKER: Final = "interactive-worker"
+__all__ = ["API", "BATCH_WORKER", "INTERACTIVE_WORKER", "QUICK", "Stack", "running_stack"]
 
 QUICK: Final = {
     "CHUNK_ROWS": "5000",
@@ -27,74 +22,9 @@ QUICK: Final = {
 """Settings under which recovery takes seconds."""
 
 
-@dataclass
-class Stack:
-    """The processes by name; each can be stopped, killed and started again while the others go on.
-
-    Attributes
-    ----------
-    env : mapping of str to str
-        The settings that all of them were started with.
-    """
-
-    api_url: str
-    env: Mapping[str, str]
-    services: Mapping[str, Service]
-    children: dict[str, Child] = field(default_factory=dict)
-
-    def start(self, *names: str) -> None:
-        """Start the named processes, or all, and wait until they serve."""
-        chosen = names or tuple(self.services)
-        for name in chosen:
-            self.children[name] = Child(self.services[name])
-        for name in chosen:
-            self.children[name].wait_ready()
-
-    def kill(self, name: str) -> None:
-        """End a process and its children by SIGKILL, in the middle of whatever they do."""
-        self.children.pop(name).kill()
-
-    def stop(self, *names: str) -> None:
-        """Ask the named processes, or all, to end, and wait."""
-        children = [self.children.pop(name) for name in names or tuple(self.children)]
-        for child in children:
-            child.ask_to_stop()
-        for child in children:
-            child.finish()
-
-    def log_of(self, name: str) -> str:
-        """Return all that a process has written, over all its lives."""
-        return self.services[name].log.read_text(errors="replace")
-
-    def log_tails(self) -> Iterator[str]:
-        """Yield the end of each process's log, to be shown when a test has failed."""
-        for name, child in self.children.items():
-            yield f"--- {name}, exit code {child.exit_code()}\n{child.log_tail()}"
-
-
-@contextmanager
 def running_stack(
     folder: Path, *, database_url: str, redis_url: str, models: Path, settings: Mapping[str, str] | None = None
-) -> Iterator[Stack]:
-    """Run the processes for the length of a block.
-
-    Parameters
-    ----------
-    folder : Path
-        For logs and counters.
-    models : Path
-        The folder of the model bundles.
-    settings : mapping of str to str
-        Go over `QUICK`.
-    """
-    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "MODEL_STORAGE_PATH": str(models), "HOST": HOST}
-    env = {**os.environ, **given, **QUICK, **(settings or {})}
-    product = Product(env, folder / "log", folder / "metrics")
-    api, batch, interactive = (Port(free_port(), "-", "tests") for _ in range(3))
-    services = (product.api(api), product.batch_worker(batch), product.interactive_worker(interactive))
-    stack = Stack(f"http://{HOST}:{api.number}", env, {service.name: service for service in services})
-    try:
-        stack.start()
-        yield stack
-    finally:
-        stack.stop()
+) -> AbstractContextManager[Stack]:
+    """Run the processes for the length of a block; `settings` go over `QUICK`."""
+    chosen = {**QUICK, **(settings or {})}
+    return stack.running_stack(folder, database_url=database_url, redis_url=redis_url, models=models, settings=chosen)

@@ -19,7 +19,7 @@ from client import ChurnClient
 from deploy.local.layout import PROJECT, Layout
 from deploy.local.ports import free_port, is_free
 from deploy.local.state import is_supervised, read_state
-from tests.servers import temporary_folder
+from deploy.local.temporary import temporary_folder
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 

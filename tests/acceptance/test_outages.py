@@ -15,10 +15,10 @@ from deploy.local.ports import Port, free_port
 from deploy.local.postgres import Postgres
 from deploy.local.prepare import provide_model
 from deploy.local.process import Child
+from deploy.local.temporary import temporary_folder
 from deploy.local.valkey import Valkey
 from tests.acceptance.http import api, as_csv, assert_exactly_once, customers, ended, submit
 from tests.acceptance.stack import running_stack
-from tests.servers import temporary_folder
 
 pytestmark = pytest.mark.acceptance
 

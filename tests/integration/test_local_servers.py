@@ -22,8 +22,8 @@ from deploy.local.errors import LocalError
 from deploy.local.ports import is_free
 from deploy.local.postgres import Postgres
 from deploy.local.process import Child, running
+from deploy.local.temporary import temporary_folder, temporary_postgres, temporary_redis
 from deploy.local.valkey import Valkey
-from tests.servers import temporary_folder, temporary_postgres, temporary_redis
 
 
 def test_a_module_gets_a_migrated_database_of_its_own(engine: Engine, postgres_url: str) -> None:
@@ -118,7 +118,7 @@ def test_data_of_another_major_version_are_refused_by_name() -> None:
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ties a child's life to its parent's on Linux only")
 def test_no_server_outlives_a_parent_that_was_killed() -> None:
     script = (
-        "import sys, time; from pathlib import Path; from tests.servers import *\n"
+        "import sys, time; from pathlib import Path; from deploy.local.temporary import *\n"
         "folder = Path(sys.argv[1])\n"
         "with temporary_postgres(folder), temporary_redis(folder):\n"
         "    print('up', flush=True); time.sleep(60)\n"

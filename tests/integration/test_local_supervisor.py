@@ -21,7 +21,7 @@ from deploy.local.errors import LocalError
 from deploy.local.layout import Layout
 from deploy.local.ports import HOST, free_port, is_free
 from deploy.local.state import Phase, is_supervised, read_state
-from tests.servers import temporary_folder
+from deploy.local.temporary import temporary_folder
 
 STAND_INS = Path(__file__).with_name("stand_ins.py")
 

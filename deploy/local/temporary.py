@@ -1,4 +1,4 @@
-"""Real servers for the tests: an embedded Postgres and Redis on free ports, in a temporary folder that goes with them."""
+"""Servers that are thrown away, for tests and the benchmark: Postgres and Redis on free ports, in a temporary folder."""
 
 from __future__ import annotations
 
@@ -20,12 +20,9 @@ from deploy.local.postgres import Postgres
 from deploy.local.process import running
 from deploy.local.valkey import Valkey
 
-TEMPLATE: Final = "churn_template"
-"""The migrated database that each test module gets a copy of."""
-
 Server = TypeVar("Server", Postgres, Valkey)
 
-_PREFIX: Final = "churn-test-"
+_PREFIX: Final = "churn-temporary-"
 _HOUR_S: Final = 3600.0
 _ATTEMPTS: Final = 5
 _REDIS_DATABASES: Final = 512
@@ -52,13 +49,18 @@ def _remove_folders_of_the_dead() -> None:
 
 
 @contextmanager
-def temporary_postgres(folder: Path) -> Iterator[Postgres]:
-    """Run a server that is thrown away afterwards; its product role exists, its databases do not."""
+def temporary_postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
+    """Run a server that is thrown away afterwards; its product role exists, its databases do not.
 
+    Parameters
+    ----------
+    durable : bool
+        True keeps the guarantees of a server that is kept, and so its speed.
+    """
     secret = secrets.token_hex(8)
 
     def at(port: Port) -> Postgres:
-        return Postgres(folder / "postgres", port, secret, secret, folder / "postgres.log", durable=False)
+        return Postgres(folder / "postgres", port, secret, secret, folder / "postgres.log", durable=durable)
 
     with _on_a_free_port(at) as postgres:
         postgres.ensure_role()
@@ -80,7 +82,7 @@ def temporary_redis(folder: Path) -> Iterator[Valkey]:
 def _on_a_free_port(at: Callable[[Port], Server]) -> Iterator[Server]:
     """Start on a free port; on another if somebody took it between our look and the server's start."""
     for attempt in range(1, _ATTEMPTS + 1):
-        server = at(Port(free_port(), "-", "tests"))
+        server = at(Port(free_port(), "-", "a temporary server"))
         block_entered = False
         try:
             with running(server.service()):

@@ -1,0 +1,91 @@
+"""The real processes (API, batch worker, interactive worker) on free ports, to be spoken to over HTTP and to be killed."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final
+
+from deploy.local.ports import HOST, Port, free_port
+from deploy.local.process import Child, Service
+from deploy.local.product import Product
+
+API: Final = "api"
+BATCH_WORKER: Final = "batch-worker"
+INTERACTIVE_WORKER: Final = "interactive-worker"
+
+
+@dataclass
+class Stack:
+    """The processes by name; each can be stopped, killed and started again while the others go on.
+
+    Attributes
+    ----------
+    env : mapping of str to str
+        The settings that all of them were started with.
+    """
+
+    api_url: str
+    env: Mapping[str, str]
+    services: Mapping[str, Service]
+    children: dict[str, Child] = field(default_factory=dict)
+
+    def start(self, *names: str) -> None:
+        """Start the named processes, or all, and wait until they serve."""
+        chosen = names or tuple(self.services)
+        for name in chosen:
+            self.children[name] = Child(self.services[name])
+        for name in chosen:
+            self.children[name].wait_ready()
+
+    def kill(self, name: str) -> None:
+        """End a process and its children by SIGKILL, in the middle of whatever they do."""
+        self.children.pop(name).kill()
+
+    def stop(self, *names: str) -> None:
+        """Ask the named processes, or all, to end, and wait."""
+        children = [self.children.pop(name) for name in names or tuple(self.children)]
+        for child in children:
+            child.ask_to_stop()
+        for child in children:
+            child.finish()
+
+    def log_of(self, name: str) -> str:
+        """Return all that a process has written, over all its lives."""
+        return self.services[name].log.read_text(errors="replace")
+
+    def log_tails(self) -> Iterator[str]:
+        """Yield the end of each process's log, to be shown when something has failed."""
+        for name, child in self.children.items():
+            yield f"--- {name}, exit code {child.exit_code()}\n{child.log_tail()}"
+
+
+@contextmanager
+def running_stack(
+    folder: Path, *, database_url: str, redis_url: str, models: Path, settings: Mapping[str, str] | None = None
+) -> Iterator[Stack]:
+    """Run the processes for the length of a block.
+
+    Parameters
+    ----------
+    folder : Path
+        For logs and counters.
+    models : Path
+        The folder of the model bundles.
+    settings : mapping of str to str
+        Go over the usual ones.
+    """
+    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "MODEL_STORAGE_PATH": str(models), "HOST": HOST}
+    env = {**os.environ, **given, **(settings or {})}
+    product = Product(env, folder / "log", folder / "metrics")
+    api, batch, interactive = (Port(free_port(), "-", "the stack") for _ in range(3))
+    services = (product.api(api), product.batch_worker(batch), product.interactive_worker(interactive))
+    stack = Stack(f"http://{HOST}:{api.number}", env, {service.name: service for service in services})
+    try:
+        stack.start()
+        yield stack
+    finally:
+        stack.stop()
