@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Final
+from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
@@ -33,6 +33,8 @@ class ChunkClaim:
     priority: Priority
     submitted_at: datetime
     request_id: str | None
+    filter: Mapping[str, Any] | None
+    """Of a batch by filter: its conditions when it was submitted."""
 
     @property
     def first_prediction_id(self) -> int:
@@ -55,7 +57,7 @@ _CLAIM = text("""
         UPDATE batch_jobs b
            SET status = 'processing', started_at = coalesce(b.started_at, clock_timestamp())
           FROM claimed WHERE b.batch_id = claimed.batch_id AND b.status = 'queued')
-    SELECT claimed.*, i.payload, b.batch_no, b.model_version, b.priority, b.submitted_at, b.request_id
+    SELECT claimed.*, i.payload, b.batch_no, b.model_version, b.priority, b.submitted_at, b.request_id, b.filter
       FROM claimed JOIN batch_jobs b USING (batch_id) JOIN chunk_inputs i USING (batch_id, chunk_no)
 """)
 
@@ -143,6 +145,7 @@ def claim_chunk(conn: Connection, batch_id: str, chunk_no: int, *, lease_s: floa
         Priority(row.priority),
         row.submitted_at,
         row.request_id,
+        row.filter,
     )
 
 

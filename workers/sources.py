@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
 
+import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
@@ -91,13 +92,17 @@ def _failed_rows(conn: Connection, batch: Batch) -> Iterator[pa.Table]:
 def _references(ids: pa.ChunkedArray) -> Iterator[Slice]:
     for start in range(0, len(ids), _IDS_A_SLICE):
         some = ids.slice(start, _IDS_A_SLICE)
-        rows = pa.array(range(start, start + len(some)), pa.int32())
+        rows = _numbers(start, len(some))
         yield Slice(pa.Table.from_arrays([rows, some], schema=IDS_SCHEMA), [], len(some))
 
 
 def _renumbered(tables: Iterator[pa.Table]) -> Iterator[Slice]:
     first = 0
     for table in tables:
-        rows = pa.array(range(first, first + table.num_rows), pa.int32())
+        rows = _numbers(first, table.num_rows)
         first += table.num_rows
         yield Slice(table.set_column(0, table.schema.field(0), rows), [], table.num_rows)
+
+
+def _numbers(first: int, n: int) -> pa.Array:
+    return pa.array(np.arange(first, first + n, dtype=np.int32))

@@ -233,7 +233,8 @@ def _held(conn: Connection, chunk_no: int) -> ChunkClaim:
         batch.model_version,
         batch.priority,
         batch.submitted_at,
-        None,
+        request_id=None,
+        filter=None,
     )
 
 

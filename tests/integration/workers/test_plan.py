@@ -166,6 +166,25 @@ def test_a_filter_means_the_customers_that_match_now(resources: Resources, ledge
     b.assert_reconciled(ledger, "b")
 
 
+def test_a_filter_means_who_matched_when_it_was_planned(resources: Resources, ledger: Engine) -> None:
+    with ledger.begin() as conn:
+        b.store_customers(conn, b.customers_of(20))
+        conn.execute(text("UPDATE customers SET tenure_months = 5"))
+        b.submit_filter(conn, "b", {"tenure_months": {"lt": 12}})
+    validate_batch(resources, "b")
+    planned = b.ids_of(b.customers_of(20))
+    with ledger.begin() as conn:
+        conn.execute(text("UPDATE customers SET tenure_months = 40 WHERE customer_id = :id"), {"id": planned[3]})
+        b.store_customers(conn, b.renamed(b.customers_of(1), planned[7] + "-new"))
+        conn.execute(text("UPDATE customers SET tenure_months = 5 WHERE customer_id = :id"), {"id": planned[7] + "-new"})
+
+    b.work_off(resources)
+
+    assert [row.customer_id for row in b.predictions_of(ledger, "b")] == planned
+    assert b.batch_of(ledger, "b").status is BatchStatus.COMPLETED
+    b.assert_reconciled(ledger, "b")
+
+
 def test_a_filter_that_matches_nobody_completes_at_once(resources: Resources, ledger: Engine) -> None:
     with ledger.begin() as conn:
         b.submit_filter(conn, "b", {"tenure_months": {"gt": 500}})
