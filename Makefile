@@ -11,7 +11,7 @@ DEV_STAMP := $(VENV)/.installed-dev
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down clean test check format
+.PHONY: help install demo up down clean test check format bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -37,6 +37,9 @@ clean: down ## Stop, and remove the data (var/), the virtual environment and cac
 
 test: $(DEV_STAMP) ## Run all tests against real servers on free ports
 	@$(BIN)/python -m pytest
+
+bench: $(RUN_STAMP) ## Measure beside raw scripts, into bench/report.md (QUICK=1: about two minutes)
+	@$(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
 check: $(DEV_STAMP) ## Lint, formatting, types, import contracts
 	@$(BIN)/ruff check .

@@ -1,0 +1,75 @@
+"""`python -m bench`: run the cases and write the report; `make bench` calls it."""
+
+from __future__ import annotations
+
+import argparse
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.pool import Pool
+from pathlib import Path
+from typing import Final
+
+from bench import reference
+from bench.ground import Ground, prepared_ground
+from bench.machine import describe_machine
+from bench.measure import Findings, tell
+from bench.report import write_report
+from bench.rivals import raw_processes
+
+_FOLDER: Final = Path(__file__).parent
+
+
+@dataclass(frozen=True, slots=True)
+class Scale:
+    """How much is measured."""
+
+    customers: int
+    rounds: int
+
+
+_FULL: Final = Scale(1_000_000, 5)
+_QUICK: Final = Scale(200_000, 3)
+
+_Case = Callable[[Ground, Pool, Scale], Findings]
+
+_CASES: Final[Mapping[str, _Case]] = {
+    "reference": lambda ground, pool, scale: reference.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
+}
+
+
+def main() -> None:
+    """Run the chosen cases on one ground."""
+    chosen = _arguments()
+    usual = _QUICK if chosen.quick else _FULL
+    scale = Scale(chosen.customers or usual.customers, chosen.rounds or usual.rounds)
+    machine, began = describe_machine(), time.monotonic()
+    findings = Findings()
+    with prepared_ground() as ground, raw_processes(ground.database_url, ground.bundle) as pool:
+        for name in chosen.cases:
+            findings.add(_CASES[name](ground, pool, scale))
+    chosen.out.mkdir(parents=True, exist_ok=True)
+    write_report(chosen.out, findings, machine=machine, command=_command(chosen))
+    for target in findings.targets:
+        tell(f"{target.name}: {target.ratio:.2f} (wanted {target.target:g}) {'met' if target.is_met else 'NOT met'}")
+    tell(f"Wrote {chosen.out / 'report.md'} after {time.monotonic() - began:.0f} s.")
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the product beside raw scripts.")
+    parser.add_argument("--quick", action="store_true", help="fewer customers and rounds: about two minutes")
+    parser.add_argument("--customers", type=int, help="stored customers, instead of the usual number")
+    parser.add_argument("--rounds", type=int, help="rounds of each case, instead of the usual number")
+    parser.add_argument("--cases", nargs="+", choices=list(_CASES), default=list(_CASES), help="which cases; all by default")
+    parser.add_argument("--out", type=Path, default=_FOLDER, help="folder of results.json, report.md and report.svg")
+    return parser.parse_args()
+
+
+def _command(chosen: argparse.Namespace) -> str:
+    sizes = "".join(f" --{name} {value}" for name in ("customers", "rounds") if (value := getattr(chosen, name)))
+    cases = "" if chosen.cases == list(_CASES) else f" --cases {' '.join(chosen.cases)}"
+    return "python -m bench" + (" --quick" if chosen.quick else "") + sizes + cases
+
+
+if __name__ == "__main__":
+    main()

