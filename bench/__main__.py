@@ -10,7 +10,7 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Final
 
-from bench import reference
+from bench import reference, upload
 from bench.ground import Ground, prepared_ground
 from bench.machine import describe_machine
 from bench.measure import Findings, tell
@@ -25,16 +25,18 @@ class Scale:
     """How much is measured."""
 
     customers: int
+    uploaded: int
     rounds: int
 
 
-_FULL: Final = Scale(1_000_000, 5)
-_QUICK: Final = Scale(200_000, 3)
+_FULL: Final = Scale(customers=1_000_000, uploaded=1_000_000, rounds=5)
+_QUICK: Final = Scale(customers=200_000, uploaded=100_000, rounds=2)
 
 _Case = Callable[[Ground, Pool, Scale], Findings]
 
 _CASES: Final[Mapping[str, _Case]] = {
     "reference": lambda ground, pool, scale: reference.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
+    "upload": lambda ground, pool, scale: upload.measure(ground, pool, n=scale.uploaded, rounds=scale.rounds),
 }
 
 
@@ -42,7 +44,11 @@ def main() -> None:
     """Run the chosen cases on one ground."""
     chosen = _arguments()
     usual = _QUICK if chosen.quick else _FULL
-    scale = Scale(chosen.customers or usual.customers, chosen.rounds or usual.rounds)
+    scale = Scale(
+        customers=chosen.customers or usual.customers,
+        uploaded=chosen.customers or usual.uploaded,
+        rounds=chosen.rounds or usual.rounds,
+    )
     machine, began = describe_machine(), time.monotonic()
     findings = Findings()
     with prepared_ground() as ground, raw_processes(ground.database_url, ground.bundle) as pool:
@@ -58,7 +64,7 @@ def main() -> None:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m bench", description="Measure the product beside raw scripts.")
     parser.add_argument("--quick", action="store_true", help="fewer customers and rounds: about two minutes")
-    parser.add_argument("--customers", type=int, help="stored customers, instead of the usual number")
+    parser.add_argument("--customers", type=int, help="customers stored and uploaded, instead of the usual number")
     parser.add_argument("--rounds", type=int, help="rounds of each case, instead of the usual number")
     parser.add_argument("--cases", nargs="+", choices=list(_CASES), default=list(_CASES), help="which cases; all by default")
     parser.add_argument("--out", type=Path, default=_FOLDER, help="folder of results.json, report.md and report.svg")
