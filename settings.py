@@ -73,6 +73,8 @@ class Settings:
     default_model_version: str
     min_model_accuracy: float
     """Held-out AUC below which a model is not activated."""
+    scoring_engine: str
+    """auto: a model's compiled engine where it has one, else LightGBM's; or one of the two and no other."""
     low_risk_threshold: float | None
     medium_risk_threshold: float | None
     high_risk_threshold: float | None
@@ -180,6 +182,7 @@ def _models(env: Env) -> dict[str, Any]:
         "model_storage_path": ENV_FILE.parent / env.path("MODEL_STORAGE_PATH", Path("var/models")),
         "default_model_version": env.str("DEFAULT_MODEL_VERSION", "1.0.0", validate=Length(max=50)),
         "min_model_accuracy": env.float("MIN_MODEL_ACCURACY", 0.5, validate=Range(0, 1)),
+        "scoring_engine": env.str("SCORING_ENGINE", "auto", validate=OneOf(("auto", "lightgbm", "compiled"))),
         "low_risk_threshold": env.float("LOW_RISK_THRESHOLD", None),
         "medium_risk_threshold": env.float("MEDIUM_RISK_THRESHOLD", None),
         "high_risk_threshold": env.float("HIGH_RISK_THRESHOLD", None),

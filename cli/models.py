@@ -73,7 +73,8 @@ def show(session: Session, *, version: str) -> Exit:
 def register(session: Session, *, bundle: Path, activate: bool) -> Exit:
     """Register the model in the folder BUNDLE, as written by `churn train`.
 
-    For administrators: it speaks to the database (DATABASE_URL) and copies the bundle below MODEL_STORAGE_PATH.
+    For administrators: it speaks to the database (DATABASE_URL), copies the bundle below MODEL_STORAGE_PATH, and compiles the
+    model there for the processor at hand. Registering a model again compiles it where that is missing.
     """
     from cli.registry import register_bundle
 
@@ -83,6 +84,8 @@ def register(session: Session, *, bundle: Path, activate: bool) -> Exit:
     else:
         done = "registered and made the current model" if activate else "registered"
         say(f"Model {plain(report['version'])} is {done}; its bundle lies in {report['location']}.")
+        if reason := report.get("engine_reason"):
+            say(f"LightGBM scores it here, as it has no compiled engine: {plain(reason)}.")
     return Exit.OK
 
 

@@ -1,4 +1,4 @@
-"""Registering a bundle: verified, copied to where the workers look for it, and written to the table of models."""
+"""Registering a bundle: verified, copied to where the workers look for it, written to the table of models, and compiled."""
 
 from __future__ import annotations
 
@@ -21,7 +21,8 @@ def register_bundle(bundle_path: Path, settings: Settings, *, activate: bool) ->
     Returns
     -------
     dict
-        The version, its checksum, where it lies now, and the previous current version if it was activated.
+        The version, its checksum, where it lies now, the engine that will score it here (and why, if it is not the compiled
+        one), and the previous current version if it was activated.
 
     Raises
     ------
@@ -42,9 +43,31 @@ def register_bundle(bundle_path: Path, settings: Settings, *, activate: bool) ->
         # First, because it refuses a version that is taken, whose bundle must not be laid over.
         register_model(conn, location=manifest.version, **bundle.record())
         store_bundle(bundle_path, target, sha256=bundle.sha256)
-        activation = activate_model(conn, manifest.version) if activate else None
+    # Before it is activated, so that no worker meets it uncompiled, and outside of any transaction, as it takes seconds.
     report = {"version": manifest.version, "sha256": bundle.sha256, "location": str(target), "activated": activate}
-    return report if activation is None else {**report, "previous_version": activation.previous_version}
+    report |= compile_stored(target, settings, sha256=bundle.sha256)
+    if not activate:
+        return report
+    with transaction(settings.database_url) as conn:
+        return {**report, "previous_version": activate_model(conn, manifest.version).previous_version}
+
+
+def compile_stored(target: Path, settings: Settings, *, sha256: str) -> dict[str, str]:
+    """Compile a stored bundle for this machine, if the settings want that; which engine there is now, and why no better one."""
+    from scoring.compiled import EngineChoice
+    from scoring.compiling import ensure_compiled
+    from scoring.native import FOLDER
+
+    if settings.scoring_engine == EngineChoice.LIGHTGBM:
+        return {"engine": EngineChoice.LIGHTGBM}
+    reason = ensure_compiled(target, settings.model_storage_path / FOLDER, sha256=sha256)
+    if reason is None:
+        return {"engine": EngineChoice.COMPILED}
+    if settings.scoring_engine == EngineChoice.COMPILED:
+        raise click.ClickException(
+            f"The model is registered, but SCORING_ENGINE=compiled, and it has no compiled engine: {reason}. Not activated."
+        )
+    return {"engine": EngineChoice.LIGHTGBM, "engine_reason": reason}
 
 
 def activate_offline(version: str, settings: Settings) -> dict[str, Any]:

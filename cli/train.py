@@ -115,4 +115,6 @@ def _in_words(report: dict[str, Any]) -> dict[str, object]:
         words["cross-validated AUC"] = f"{statistics.mean(aucs):.4f} +- {statistics.stdev(aucs):.4f} ({len(aucs)} folds)"
     if registration := report.get("registration"):
         words["registered"] = "yes, and it is the current model" if registration["activated"] else "yes"
+        reason = registration.get("engine_reason")
+        words["engine"] = f"{registration['engine']} ({reason})" if reason else str(registration["engine"])
     return words

@@ -5,7 +5,8 @@ ChurnError
 |   `-- UnreadableFile   an upload that cannot be read to its end (its code and detail say where)
 |-- ModelError           the bundle is at fault: refused at load, its chunks stay pending
 |   |-- BundleCorrupt    a file is missing or its checksum differs
-|   `-- BundleMismatch   the bundle is whole but made for other features or another format
+|   |-- BundleMismatch   the bundle is whole but made for other features or another format
+|   `-- EngineUnavailable  no compiled engine can be had for it here (its code says why); LightGBM's still can
 `-- Transient            the world is at fault (a lost connection, a lock): retried with backoff
 """
 
@@ -47,6 +48,20 @@ class BundleCorrupt(ModelError):
 
 class BundleMismatch(ModelError):
     """A bundle of another format, or trained on other features than the declaration's."""
+
+
+class EngineUnavailable(ModelError):
+    """A model's compiled engine cannot be had on this machine, or must not be used.
+
+    Parameters
+    ----------
+    code : str
+        A stable machine-readable name of the cause, for metrics.
+    """
+
+    def __init__(self, detail: str, *, code: str) -> None:
+        super().__init__(detail)
+        self.code = code
 
 
 class Transient(ChurnError):

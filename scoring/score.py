@@ -48,7 +48,9 @@ class Scorer:
     thresholds : RiskThresholds or None
         Where the risk bands end; None for the bundle's own.
     num_threads : int
-        Threads of one prediction.
+        Threads of one prediction by LightGBM.
+    engine : Engine or None
+        What scores, as `scoring.compiled.choose_engine` chose it for this very bundle; None for LightGBM.
 
     Raises
     ------
@@ -56,12 +58,19 @@ class Scorer:
         If LightGBM refuses the model, or it does not score the bundle's reference rows as it did when it was trained.
     """
 
-    def __init__(self, bundle: ModelBundle, *, thresholds: RiskThresholds | None = None, num_threads: int = 1) -> None:
+    def __init__(
+        self,
+        bundle: ModelBundle,
+        *,
+        thresholds: RiskThresholds | None = None,
+        num_threads: int = 1,
+        engine: Engine | None = None,
+    ) -> None:
         manifest = bundle.manifest
         self.version: Final = manifest.version
         self.thresholds: Final = thresholds or manifest.thresholds
         self._calibration = manifest.calibration
-        self._engine: Engine = LightGBMEngine(bundle.model_text, num_threads=num_threads)
+        self._engine: Engine = engine or LightGBMEngine(bundle.model_text, num_threads=num_threads)
         self._check_reference(bundle)
 
     def score(self, customers: pa.Table) -> Scores:

@@ -21,6 +21,17 @@ _BATCHES: Final = Counter("churn_batches_ended", "Batches that a chunk of this w
 _ROW_ERRORS: Final = Counter("churn_rows_failed", "Rows refused or not scored.", ["code"])
 _RESCUED: Final = Counter("churn_chunks_rescued", "Chunks taken from an attempt whose lease lapsed.", ["outcome"])
 
+_LOADED: Final = Counter(
+    "churn_models_loaded",
+    "Models that a process loaded, by the engine that scores with them; fallback says why it is not the compiled one.",
+    ["model_version", "engine", "fallback"],
+)
+
+
+def model_loaded(model_version: str, engine: str, *, fallback: str) -> None:
+    """Count a model made ready to score; `fallback` is blank where nothing stood in the compiled engine's way."""
+    _LOADED.labels(model_version, engine, fallback).inc()
+
 
 def inference_seconds() -> AbstractContextManager[object]:
     """Time one call of the model."""

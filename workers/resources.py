@@ -19,11 +19,14 @@ from broker.replies import make_redis
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable, NotFound
 from db.models import Model, get_model
+from scoring.compiled import EngineChoice, choose_engine
 from scoring.errors import ModelError
 from scoring.model import load_bundle
+from scoring.native import FOLDER
 from scoring.risk import RiskThresholds
 from scoring.score import Scorer
 from settings import Settings
+from workers import metrics
 
 _MODELS_KEPT: Final = 3
 
@@ -54,16 +57,26 @@ class Resources:
         Raises
         ------
         ModelError
-            It is not registered, or its bundle is missing or altered: nothing can be scored with it.
+            It is not registered, its bundle is missing or altered, or it lacks the compiled engine that the settings demand:
+            nothing can be scored with it.
         """
         if version not in self._scorers:
-            model = self._registered(version)
-            bundle = load_bundle(Path(self.settings.model_storage_path) / model.location, expected_sha256=model.sha256)
-            self._scorers[version] = Scorer(bundle, thresholds=thresholds_of(self.settings), num_threads=1)
+            self._scorers[version] = self._load(version)
             while len(self._scorers) > _MODELS_KEPT:
                 self._scorers.popitem(last=False)
         self._scorers.move_to_end(version)
         return self._scorers[version]
+
+    def _load(self, version: str) -> Scorer:
+        model = self._registered(version)
+        storage = Path(self.settings.model_storage_path)
+        bundle = load_bundle(storage / model.location, expected_sha256=model.sha256)
+        chosen = choose_engine(bundle, choice=EngineChoice(self.settings.scoring_engine), native_folder=storage / FOLDER)
+        scorer = Scorer(bundle, thresholds=thresholds_of(self.settings), engine=chosen.engine)
+        if chosen.fallback is not None:
+            _log.warning("scoring with LightGBM", model=version, cause=chosen.fallback.code, reason=str(chosen.fallback))
+        metrics.model_loaded(version, chosen.name, fallback=chosen.fallback.code if chosen.fallback else "")
+        return scorer
 
     def _registered(self, version: str) -> Model:
         try:

@@ -1,4 +1,4 @@
-"""The job between servers and processes: migrate the database, and see to it that a model is active.
+"""The job between servers and processes: migrate the database, and see to it that a model is active and compiled.
 
 `python -m deploy.local.prepare`; a process of its own, so that the memory of training goes with it.
 """
@@ -18,8 +18,11 @@ from db.models import activate_model, current_model, register_model
 from db.schema import upgrade
 from deploy.local.errors import LocalError
 from deploy.local.product import NEWS
+from scoring.compiled import EngineChoice
+from scoring.compiling import ensure_compiled
 from scoring.errors import ChurnError
 from scoring.model import MANIFEST_NAME, load_bundle, save_bundle
+from scoring.native import FOLDER
 from settings import SettingsError, load_settings
 
 TRAINING_ROWS: Final = 50_000
@@ -27,8 +30,15 @@ TRAINING_SEED: Final = 1
 """Differs from the demo's customers' seed: a model should not be shown at work on the rows that it learnt."""
 
 
-def provide_model(engine: Engine, storage: Path, version: str, *, training_rows: int = TRAINING_ROWS) -> None:
-    """Leave the database with an active model; if there is none, with one trained on synthetic customers.
+def provide_model(
+    engine: Engine,
+    storage: Path,
+    version: str,
+    *,
+    training_rows: int = TRAINING_ROWS,
+    choice: EngineChoice = EngineChoice.AUTO,
+) -> None:
+    """Leave the database with an active, compiled model; if there is none, with one trained on synthetic customers.
 
     Parameters
     ----------
@@ -36,17 +46,20 @@ def provide_model(engine: Engine, storage: Path, version: str, *, training_rows:
         The folder of all bundles.
     version : str
         Name of the model that is trained, and of its folder in `storage`.
+    choice : EngineChoice
+        The engine that the workers are told to use.
 
     Raises
     ------
     LocalError
-        The active model's bundle is not where it should be.
+        The active model's bundle is not where it should be, or it cannot be compiled and no other engine may score it.
     """
     with engine.begin() as conn:
         try:
             champion = current_model(conn)
         except Conflict:
             _train_unless_stored(storage / version, version, training_rows)
+            _compile(storage, version, load_bundle(storage / version).sha256, choice)
             _activate(conn, storage / version)
             return
     folder = storage / champion.location
@@ -55,6 +68,8 @@ def provide_model(engine: Engine, storage: Path, version: str, *, training_rows:
             f"The database's active model is {champion.version}, but its bundle is not in {folder}: bring it back, set "
             "MODEL_STORAGE_PATH to where it is, or begin anew with `make clean`."
         )
+    # Compiled already, unless it was registered elsewhere or the compiler is another one since.
+    _compile(storage, champion.location, champion.sha256, choice)
 
 
 def require_redis(url: str) -> None:
@@ -87,6 +102,16 @@ def _train_unless_stored(folder: Path, version: str, rows: int) -> None:
     _tell(f"Trained model {version} on {rows:,} synthetic customers: AUC {model.metrics.auc:.3f} on held-out ones.")
 
 
+def _compile(storage: Path, location: str, sha256: str, choice: EngineChoice) -> None:
+    if choice is EngineChoice.LIGHTGBM:
+        return
+    reason = ensure_compiled(storage / location, storage / FOLDER, sha256=sha256)
+    if reason is not None and choice is EngineChoice.COMPILED:
+        raise LocalError(f"SCORING_ENGINE=compiled, but the model in {storage / location} has no compiled engine: {reason}.")
+    if reason is not None:
+        _tell(f"The model in {storage / location} is not compiled, so LightGBM scores it: {reason}.")
+
+
 def _activate(conn: Connection, folder: Path) -> None:
     bundle = load_bundle(folder)
     register_model(conn, location=folder.name, **bundle.record())
@@ -104,7 +129,8 @@ def main() -> int:
         require_redis(settings.redis_url)
         upgrade(settings.database_url)
         engine = make_engine(settings.database_url, pooled=False, application_name="churn-prepare")
-        provide_model(engine, settings.model_storage_path, settings.default_model_version)
+        choice = EngineChoice(settings.scoring_engine)
+        provide_model(engine, settings.model_storage_path, settings.default_model_version, choice=choice)
     except (ChurnError, LocalError, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -47,7 +47,7 @@ def parent() -> dict[str, Any]:
     return report()
 
 
-@pytest.mark.parametrize("module", ["lightgbm", "sklearn", "scoring.train", "flask"])
+@pytest.mark.parametrize("module", ["lightgbm", "llvmlite", "lleaves", "sklearn", "scoring.train", "flask"])
 def test_the_parent_loads_no(parent: dict[str, Any], module: str) -> None:
     assert module not in parent["modules"]
 
