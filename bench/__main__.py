@@ -5,12 +5,12 @@ from __future__ import annotations
 import argparse
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Final
 
-from bench import reference, upload
+from bench import reference, single, upload
 from bench.ground import Ground, prepared_ground
 from bench.machine import describe_machine
 from bench.measure import Findings, tell
@@ -27,16 +27,21 @@ class Scale:
     customers: int
     uploaded: int
     rounds: int
+    requests: int
+    seconds: float
 
 
-_FULL: Final = Scale(customers=1_000_000, uploaded=1_000_000, rounds=5)
-_QUICK: Final = Scale(customers=200_000, uploaded=100_000, rounds=2)
+_FULL: Final = Scale(customers=1_000_000, uploaded=1_000_000, rounds=5, requests=2_000, seconds=10.0)
+_QUICK: Final = Scale(customers=200_000, uploaded=100_000, rounds=2, requests=300, seconds=2.0)
 
 _Case = Callable[[Ground, Pool, Scale], Findings]
 
 _CASES: Final[Mapping[str, _Case]] = {
     "reference": lambda ground, pool, scale: reference.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
     "upload": lambda ground, pool, scale: upload.measure(ground, pool, n=scale.uploaded, rounds=scale.rounds),
+    "single": lambda ground, _, scale: single.measure(
+        ground, n=scale.customers, requests=scale.requests, seconds=scale.seconds, rounds=scale.rounds
+    ),
 }
 
 
@@ -44,7 +49,8 @@ def main() -> None:
     """Run the chosen cases on one ground."""
     chosen = _arguments()
     usual = _QUICK if chosen.quick else _FULL
-    scale = Scale(
+    scale = replace(
+        usual,
         customers=chosen.customers or usual.customers,
         uploaded=chosen.customers or usual.uploaded,
         rounds=chosen.rounds or usual.rounds,

@@ -25,7 +25,7 @@ from scoring.features import COLUMNS
 
 _DATABASE: Final = "bench"
 _STATEMENT_TIMEOUT_S: Final = 600.0
-_LOAD_SEED: Final = 7
+CUSTOMERS_SEED: Final = 7
 _ENDED: Final = frozenset({"completed", "partial", "failed", "cancelled", "expired"})
 _COPY_CUSTOMERS: Final = f"COPY customers ({', '.join(COLUMNS)}) FROM STDIN (FORMAT csv)"
 
@@ -70,7 +70,7 @@ class Ground:
         tell(f"Storing {n:,} customers.")
         self.forget_customers()
         with self.engine.begin() as conn:
-            for part in slices(n, seed=_LOAD_SEED):
+            for part in slices(n, seed=CUSTOMERS_SEED):
                 copy_in(conn, _COPY_CUSTOMERS, customer_rows(part.customers))
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
             conn.execute(text("VACUUM (ANALYZE) customers"))
