@@ -92,12 +92,12 @@ def check_accuracy(metrics: Any, least: float) -> None:
 
 
 def store_bundle(source: Path, target: Path, *, sha256: str) -> None:
-    """Copy a bundle to its place, whole or not at all; one that is there already must be the same.
+    """Copy a bundle's own files to its place, whole or not at all; one that is there already must be the same.
 
     A copy that was torn off would fail its checksums, and with them every chunk that pinned the model.
     """
     from scoring.errors import ModelError
-    from scoring.model import load_bundle
+    from scoring.model import MANIFEST_NAME, MODEL_NAME, load_bundle
 
     if target.exists():
         try:
@@ -108,6 +108,8 @@ def store_bundle(source: Path, target: Path, *, sha256: str) -> None:
     target.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=target.parent, prefix=f".{target.name}.") as folder:
         copy = Path(folder) / target.name
-        shutil.copytree(source, copy)
+        copy.mkdir()
+        for name in (MANIFEST_NAME, MODEL_NAME):
+            shutil.copy2(source / name, copy / name)
         load_bundle(copy, expected_sha256=sha256)
         copy.rename(target)

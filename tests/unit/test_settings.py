@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import settings
+from scoring.compiled import EngineChoice
 from settings import RESERVED, Settings, SettingsError, load_settings
 
 REQUIRED = {"DATABASE_URL": "postgresql://churn:secret@db/churn", "REDIS_URL": "redis://redis:6379/0"}
@@ -45,6 +46,16 @@ def test_a_url_of_another_server_is_refused_without_echoing_its_password(name: s
 
 def test_the_urls_are_kept_out_of_the_representation() -> None:
     assert "secret" not in repr(load_settings(REQUIRED))
+
+
+def test_an_engine_that_does_not_exist_is_refused() -> None:
+    assert load_settings(REQUIRED | {"SCORING_ENGINE": "compiled"}).scoring_engine == "compiled"
+    with pytest.raises(SettingsError, match="SCORING_ENGINE: Must be one of: auto, lightgbm, compiled"):
+        load_settings(REQUIRED | {"SCORING_ENGINE": "onnx"})
+
+
+def test_every_engine_that_scoring_knows_can_be_set() -> None:
+    assert {load_settings(REQUIRED | {"SCORING_ENGINE": choice}).scoring_engine for choice in EngineChoice} == set(EngineChoice)
 
 
 def test_thresholds_must_lie_in_order() -> None:

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import shutil
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from sqlalchemy import Engine
+from sqlalchemy import Engine, text
 
 from cli.main import main
 from datasets.synthetic import generate
+from db.errors import Conflict
 from db.models import current_model, get_model
 from db.schema import expected_revision
+from scoring.compiled import EngineChoice, choose_engine
 from scoring.model import load_bundle, save_bundle
+from scoring.native import FOLDER
 from scoring.train import train
 
 Run = Callable[..., int]
@@ -49,6 +54,54 @@ def test_a_registered_bundle_lies_where_the_workers_look(churn: Run, engine: Eng
     assert stored.model_text == load_bundle(bundle).model_text
     assert model.metrics["auc"] > 0.5
     assert sorted(path.name for path in storage.iterdir()) == [".compiled", "t1"]
+
+
+@pytest.mark.skipif(sys.version_info >= (3, 14), reason="llvmlite 0.44 has no wheel for this Python")
+def test_a_registered_model_is_compiled(churn: Run, bundle: Path, storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert churn("--json", "models", "register", str(bundle)) == 0
+    assert json.loads(capsys.readouterr().out)["engine"] == "compiled"
+    chosen = choose_engine(load_bundle(storage / "t1"), choice=EngineChoice.AUTO, native_folder=storage / FOLDER)
+    assert chosen.name is EngineChoice.COMPILED
+
+
+def test_machine_code_that_a_bundle_brings_along_is_not_taken(churn: Run, bundle: Path, storage: Path, tmp_path: Path) -> None:
+    brought = tmp_path / "brought"
+    shutil.copytree(bundle, brought)
+    (brought / FOLDER).mkdir(mode=0o700)
+    (brought / FOLDER / "x.native").write_bytes(b"evil")
+    assert churn("models", "register", str(brought)) == 0
+    assert sorted(path.name for path in (storage / "t1").iterdir()) == ["manifest.json", "model.txt"]
+
+
+def test_a_model_that_cannot_be_compiled_is_registered_and_told(
+    churn: Run, engine: Engine, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("scoring.compiling.ensure_compiled", lambda *_, **__: "the compiler is ill")
+    assert churn("models", "register", str(bundle), "--activate") == 0
+    assert "no compiled engine: the compiler is ill" in capsys.readouterr().err
+    with engine.connect() as conn:
+        assert current_model(conn).version == "t1"
+
+
+def test_a_model_without_the_engine_that_is_demanded_is_not_activated(
+    churn: Run, engine: Engine, bundle: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with engine.begin() as conn:
+        conn.execute(text("DELETE FROM models"))
+    monkeypatch.setenv("SCORING_ENGINE", "compiled")
+    monkeypatch.setattr("scoring.compiling.ensure_compiled", lambda *_, **__: "the compiler is ill")
+    assert churn("models", "register", str(bundle), "--activate") == 1
+    assert "the compiler is ill. Not activated" in capsys.readouterr().err
+    with engine.connect() as conn, pytest.raises(Conflict):
+        current_model(conn)
+
+
+def test_nothing_is_compiled_where_lightgbm_is_to_score(
+    churn: Run, bundle: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SCORING_ENGINE", "lightgbm")
+    assert churn("models", "register", str(bundle)) == 0
+    assert [path.name for path in storage.iterdir()] == ["t1"]
 
 
 def test_registering_again_changes_nothing_and_may_activate(churn: Run, engine: Engine, bundle: Path) -> None:

@@ -4,18 +4,24 @@ from __future__ import annotations
 
 import dataclasses
 import shutil
+import sys
+from collections import OrderedDict
 from pathlib import Path
 
+import numpy as np
 import pytest
 from prometheus_client import REGISTRY
 from sqlalchemy import Engine, text
 from structlog.typing import EventDict
 
+from datasets.synthetic import generate
 from db.errors import SchemaMismatch
 from db.models import register_model
 from schemas.states import OnError
+from scoring.compiling import ensure_compiled
 from scoring.errors import BundleCorrupt, ModelError
 from scoring.model import ModelBundle
+from scoring.native import FOLDER
 from settings import Settings
 from tests.integration.workers import builders as b
 from workers import lifecycle
@@ -110,6 +116,63 @@ def test_a_worker_without_a_champion_starts_and_says_so(resources: Resources, le
     lifecycle._warm(resources)
     assert logged[-1]["event"] == "no model loaded at start"
     assert "no model is active" in logged[-1]["reason"]
+
+
+# -- engines
+
+# By version and not by what is installed: where there is a compiler, a missing one is a fault.
+compiles = pytest.mark.skipif(sys.version_info >= (3, 14), reason="llvmlite 0.44 has no wheel for this Python")
+
+
+def resources_with(resources: Resources, folder: Path, choice: str) -> Resources:
+    """Another process's resources, over its own folder of bundles and with its own engine."""
+    changed = dataclasses.replace(resources.settings, model_storage_path=folder, scoring_engine=choice)
+    return dataclasses.replace(resources, settings=changed, _scorers=OrderedDict())
+
+
+@pytest.fixture
+def compiled_folder(bundles: dict[str, ModelBundle], model_folder: Path, tmp_path: Path) -> Path:
+    """A folder of bundles in which one model is compiled."""
+    shutil.copytree(model_folder / b.MODEL, tmp_path / b.MODEL)
+    assert ensure_compiled(tmp_path / b.MODEL, tmp_path / FOLDER, sha256=bundles[b.MODEL].sha256) is None
+    return tmp_path
+
+
+@compiles
+def test_a_compiled_model_scores_the_same_and_is_counted(
+    resources: Resources, ledger: Engine, compiled_folder: Path, logged: list[EventDict]
+) -> None:
+    labels = {"model_version": b.MODEL, "engine": "compiled", "fallback": ""}
+    before = count("churn_models_loaded", **labels)
+    customers = generate(500, seed=8).customers
+    found = resources_with(resources, compiled_folder, "compiled").scorer(b.MODEL).score(customers)
+    expected = resources_with(resources, compiled_folder, "lightgbm").scorer(b.MODEL).score(customers)
+    np.testing.assert_allclose(found.churn_probability, expected.churn_probability, rtol=0, atol=1e-12)
+    assert found.risk.tolist() == expected.risk.tolist()
+    assert count("churn_models_loaded", **labels) == before + 1
+    assert logged == []
+
+
+@compiles
+def test_a_model_that_is_not_compiled_is_scored_by_lightgbm_which_is_logged_and_counted(
+    resources: Resources, ledger: Engine, model_folder: Path, logged: list[EventDict]
+) -> None:
+    labels = {"model_version": b.MODEL, "engine": "lightgbm", "fallback": "not_compiled"}
+    before = count("churn_models_loaded", **labels)
+    resources_with(resources, model_folder, "auto").scorer(b.MODEL)
+    assert count("churn_models_loaded", **labels) == before + 1
+    assert (logged[-1]["event"], logged[-1]["cause"], logged[-1]["log_level"]) == (
+        "scoring with LightGBM",
+        "not_compiled",
+        "warning",
+    )
+
+
+def test_a_model_without_the_engine_that_is_demanded_is_not_usable(
+    resources: Resources, ledger: Engine, model_folder: Path
+) -> None:
+    with pytest.raises(ModelError, match=r"not compiled|not installed"):
+        resources_with(resources, model_folder, "compiled").scorer(b.MODEL)
 
 
 # -- numbers
