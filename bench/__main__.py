@@ -14,6 +14,7 @@ from bench import reference, single, upload
 from bench.ground import Ground, prepared_ground
 from bench.machine import describe_machine
 from bench.measure import Findings, tell
+from bench.model import engine_name
 from bench.report import write_report
 from bench.rivals import raw_processes
 
@@ -55,9 +56,10 @@ def main() -> None:
         uploaded=chosen.customers or usual.uploaded,
         rounds=chosen.rounds or usual.rounds,
     )
-    machine, began = describe_machine(), time.monotonic()
+    machine, began = dict(describe_machine()), time.monotonic()
     findings = Findings()
     with prepared_ground() as ground, raw_processes(ground.database_url, ground.bundle) as pool:
+        machine["engine"] = engine_name(ground.bundle)
         for name in chosen.cases:
             findings.add(_CASES[name](ground, pool, scale))
     chosen.out.mkdir(parents=True, exist_ok=True)

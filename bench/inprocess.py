@@ -16,13 +16,12 @@ from api.app import create_app
 from api.bodies import read_json
 from api.resources import resources
 from bench.ground import Ground
+from bench.model import load_scorer
 from deploy.local.ports import HOST, free_port
 from deploy.local.process import Service, running
 from deploy.local.stack import API
 from schemas.customer import read_customer
-from scoring.model import load_bundle
 from scoring.risk import RECOMMENDED_ACTIONS, RISK_CATEGORIES
-from scoring.score import Scorer
 from workers.stored import table_of
 
 _BUNDLE: Final = "BENCH_BUNDLE"
@@ -32,7 +31,7 @@ _NAME: Final = "in-process-api"
 def create_predicting_app() -> Flask:
     """The application whose POST /predictions answers without asking anyone."""
     app = create_app()
-    scorer = Scorer(load_bundle(Path(os.environ[_BUNDLE])))
+    scorer = load_scorer(Path(os.environ[_BUNDLE]))
 
     def predict() -> Response:
         customer = read_customer(read_json(resources().settings))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -10,13 +11,18 @@ import lightgbm as lgb
 import numpy as np
 from sqlalchemy import Engine
 
+from bench.measure import tell
 from datasets.synthetic import DESCRIPTION, generate
 from db.models import activate_model, register_model
 from scoring.calibrate import Calibration
+from scoring.compiled import EngineChoice, choose_engine
+from scoring.compiling import ensure_compiled
 from scoring.evaluate import evaluate
 from scoring.features import FEATURE_NAMES, FEATURES, Kind
 from scoring.manifest import Reference
-from scoring.model import ModelBundle, save_bundle
+from scoring.model import ModelBundle, load_bundle, save_bundle
+from scoring.native import FOLDER
+from scoring.score import Scorer
 from scoring.train import TrainedModel
 
 VERSION: Final = "bench-300x31"
@@ -37,7 +43,10 @@ _PARAMS: Final[Mapping[str, Any]] = {
 
 
 def build_bundle(storage: Path) -> ModelBundle:
-    """Train the model and store its bundle in `storage`; its size is fixed, so early stopping and calibration have no say."""
+    """Train the model, store its bundle in `storage` and compile it, as registering does.
+
+    Its size is fixed, so early stopping and calibration have no say.
+    """
     examples = generate(_ROWS, seed=_SEED).examples()
     n_fitted = _ROWS * 4 // 5
     fitted, held_out = examples.at(np.arange(n_fitted)), examples.at(np.arange(n_fitted, _ROWS))
@@ -57,7 +66,22 @@ def build_bundle(storage: Path) -> ModelBundle:
         training={"data": DESCRIPTION, "synthetic": True, "seed": _SEED, "n_rows": _ROWS, "params": dict(_PARAMS)},
         reference=Reference(held_out.matrix[:8], scores[:8]),
     )
-    return save_bundle(storage / VERSION, model)
+    bundle = save_bundle(storage / VERSION, model)
+    if _choice() is not EngineChoice.LIGHTGBM:
+        reason = ensure_compiled(storage / VERSION, storage / FOLDER, sha256=bundle.sha256)
+        tell(f"Not compiled: {reason}." if reason else "Compiled it.")
+    return bundle
+
+
+def load_scorer(bundle: Path) -> Scorer:
+    """A stored bundle, ready to score on the engine that the workers would choose."""
+    loaded = load_bundle(bundle)
+    return Scorer(loaded, engine=choose_engine(loaded, choice=_choice(), native_folder=bundle.parent / FOLDER).engine)
+
+
+def engine_name(bundle: Path) -> str:
+    """The engine that the workers choose for a stored bundle."""
+    return choose_engine(load_bundle(bundle), choice=_choice(), native_folder=bundle.parent / FOLDER).name
 
 
 def activate(engine: Engine, bundle: ModelBundle) -> None:
@@ -65,3 +89,7 @@ def activate(engine: Engine, bundle: ModelBundle) -> None:
     with engine.begin() as conn:
         register_model(conn, location=VERSION, **bundle.record())
         activate_model(conn, VERSION)
+
+
+def _choice() -> EngineChoice:
+    return EngineChoice(os.environ.get("SCORING_ENGINE") or EngineChoice.AUTO)

@@ -20,6 +20,7 @@ import psycopg2.extensions
 from lightgbm import Booster
 from sqlalchemy import Engine
 
+from bench.model import load_scorer
 from db.engine import make_engine
 from scoring.model import load_bundle
 from scoring.score import Scorer
@@ -55,6 +56,6 @@ def raw_processes(database_url: str, bundle: Path) -> Iterator[Pool]:
 
 def _equip(database_url: str, bundle: Path) -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
-    loaded = load_bundle(bundle)
     connection, engine = psycopg2.connect(database_url), make_engine(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S)
-    _held.append(Tools(connection, engine, Scorer(loaded, num_threads=1), Booster(model_str=loaded.model_text)))
+    plain = Booster(model_str=load_bundle(bundle).model_text)
+    _held.append(Tools(connection, engine, load_scorer(bundle), plain))
