@@ -10,7 +10,7 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Final
 
-from bench import reference, single, upload
+from bench import download, growth, polling, reference, single, upload
 from bench.ground import Ground, prepared_ground
 from bench.machine import describe_machine
 from bench.measure import Findings, tell
@@ -30,10 +30,14 @@ class Scale:
     rounds: int
     requests: int
     seconds: float
+    sizes: tuple[int, ...]
 
 
-_FULL: Final = Scale(customers=1_000_000, uploaded=1_000_000, rounds=5, requests=2_000, seconds=10.0)
-_QUICK: Final = Scale(customers=200_000, uploaded=100_000, rounds=2, requests=300, seconds=2.0)
+_FULL: Final = Scale(
+    customers=1_000_000, uploaded=1_000_000, rounds=5, requests=2_000, seconds=10.0, sizes=(10_000, 100_000, 1_000_000)
+)
+_QUICK: Final = Scale(customers=200_000, uploaded=100_000, rounds=2, requests=300, seconds=2.0, sizes=(10_000, 50_000, 200_000))
+_LARGEST: Final = 5_000_000
 
 _Case = Callable[[Ground, Pool, Scale], Findings]
 
@@ -42,6 +46,11 @@ _CASES: Final[Mapping[str, _Case]] = {
     "upload": lambda ground, pool, scale: upload.measure(ground, pool, n=scale.uploaded, rounds=scale.rounds),
     "single": lambda ground, _, scale: single.measure(
         ground, n=scale.customers, requests=scale.requests, seconds=scale.seconds, rounds=scale.rounds
+    ),
+    "growth": lambda ground, _, scale: growth.measure(ground, sizes=scale.sizes, rounds=scale.rounds),
+    "download": lambda ground, _, scale: download.measure(ground, n=scale.customers, rounds=scale.rounds),
+    "polling": lambda ground, _, scale: polling.measure(
+        ground, n=scale.customers, requests=scale.requests, rounds=scale.rounds
     ),
 }
 
@@ -55,6 +64,7 @@ def main() -> None:
         customers=chosen.customers or usual.customers,
         uploaded=chosen.customers or usual.uploaded,
         rounds=chosen.rounds or usual.rounds,
+        sizes=(*usual.sizes, _LARGEST) if chosen.five_million else usual.sizes,
     )
     machine, began = dict(describe_machine()), time.monotonic()
     findings = Findings()
@@ -74,6 +84,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--quick", action="store_true", help="fewer customers and rounds: about two minutes")
     parser.add_argument("--customers", type=int, help="customers stored and uploaded, instead of the usual number")
     parser.add_argument("--rounds", type=int, help="rounds of each case, instead of the usual number")
+    parser.add_argument("--five-million", action="store_true", help="let the growth go on to five million customers")
     parser.add_argument("--cases", nargs="+", choices=list(_CASES), default=list(_CASES), help="which cases; all by default")
     parser.add_argument("--out", type=Path, default=_FOLDER, help="folder of results.json, report.md and report.svg")
     return parser.parse_args()
@@ -82,7 +93,8 @@ def _arguments() -> argparse.Namespace:
 def _command(chosen: argparse.Namespace) -> str:
     sizes = "".join(f" --{name} {value}" for name in ("customers", "rounds") if (value := getattr(chosen, name)))
     cases = "" if chosen.cases == list(_CASES) else f" --cases {' '.join(chosen.cases)}"
-    return "python -m bench" + (" --quick" if chosen.quick else "") + sizes + cases
+    flags = "".join(f" --{name.replace('_', '-')}" for name in ("quick", "five_million") if getattr(chosen, name))
+    return "python -m bench" + flags + sizes + cases
 
 
 if __name__ == "__main__":

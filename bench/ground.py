@@ -16,6 +16,7 @@ from bench.measure import tell
 from bench.model import VERSION, activate, build_bundle
 from datasets.synthetic import slices
 from db.engine import copy_in, make_engine
+from db.errors import DatabaseUnavailable
 from db.schema import upgrade
 from deploy.local.postgres import Postgres
 from deploy.local.stack import Stack, running_stack
@@ -26,6 +27,7 @@ from scoring.features import COLUMNS
 _DATABASE: Final = "bench"
 _STATEMENT_TIMEOUT_S: Final = 600.0
 CUSTOMERS_SEED: Final = 7
+_TRUNCATIONS: Final = 5
 _ENDED: Final = frozenset({"completed", "partial", "failed", "cancelled", "expired"})
 _COPY_CUSTOMERS: Final = f"COPY customers ({', '.join(COLUMNS)}) FROM STDIN (FORMAT csv)"
 
@@ -56,8 +58,14 @@ class Ground:
 
     def forget_batches(self) -> None:
         """Bring the tables back to where every run begins, and keep the last run's pages from being written during the next."""
-        with self.engine.begin() as conn:
-            conn.execute(text("TRUNCATE prediction_history, batch_jobs, row_errors, prediction_requests CASCADE"))
+        for is_last in (*[False] * (_TRUNCATIONS - 1), True):
+            try:
+                with self.engine.begin() as conn:
+                    conn.execute(text("TRUNCATE prediction_history, batch_jobs, row_errors, prediction_requests CASCADE"))
+                break
+            except DatabaseUnavailable:  # A deadlock with the rescuer, which reads the same tables in another order.
+                if is_last:
+                    raise
         self.checkpoint()
 
     def checkpoint(self) -> None:

@@ -1,0 +1,106 @@
+"""Case: what asking for a batch's status costs the API, and the batch."""
+
+from __future__ import annotations
+
+import threading
+import time
+from functools import partial
+from http.client import HTTPConnection
+from typing import Final
+from urllib.parse import urlsplit
+
+from bench.ground import Ground, ended_at
+from bench.measure import Findings, Section, Target, in_turn, medians, table_of, tell
+from bench.memory import cpu_seconds
+from bench.reference import EVERYONE, score_everyone
+from deploy.local.stack import API
+
+_STATUS: Final = "a batch's status"
+_CONSTANT: Final = "a constant view"
+_POLLED: Final = "100 polls a second"
+_ALONE: Final = "nobody asks"
+_POLLS_A_SECOND: Final = 100
+_TIMEOUT_S: Final = 60.0
+
+
+def measure(ground: Ground, *, n: int, requests: int, rounds: int) -> Findings:
+    """Compare the API's processor time of a poll with that of a constant view, and a batch's rate with and without polls."""
+    ground.store_customers(n)
+    ground.forget_batches()
+    path = f"/api/v1/batches/{ground.finished(ground.client.post('/batches', json=EVERYONE))['batch_id']}"
+    tell("The API's processor time a request, us:")
+    paths = {_STATUS: path, _CONSTANT: "/health/live"}
+    costs = in_turn({name: partial(_cpu_micros, ground, asked, requests) for name, asked in paths.items()}, rounds=rounds)
+    tell("By reference, customers a second:")
+    rates = in_turn({_POLLED: partial(_polled, ground, n), _ALONE: partial(score_everyone, ground, n)}, rounds=rounds)
+    cost, rate = medians(costs), medians(rates)
+    return Findings(
+        [
+            Target("poll_cpu", cost[_STATUS], cost[_CONSTANT], 2.0, "us", higher_is_better=False),
+            Target("rate_while_polled", rate[_POLLED], rate[_ALONE], 0.9, "customers/s"),
+        ],
+        [
+            Section(
+                "What a poll costs",
+                f"Processor time of all the API's processes, {requests:,} requests a round over one connection.",
+                ("us of processor", "median", "lowest", "highest", "to a constant view"),
+                table_of(costs, against=_CONSTANT),
+                cost,
+                "us",
+            ),
+            Section(
+                "A batch that is polled",
+                f"By reference, {n:,} customers. The client that polls takes its own share of the same processors.",
+                ("customers/s", "median", "lowest", "highest", "to nobody asking"),
+                table_of(rates, against=_ALONE),
+                rate,
+                "customers/s",
+            ),
+        ],
+    )
+
+
+def _cpu_micros(ground: Ground, path: str, requests: int) -> float:
+    connection = HTTPConnection(urlsplit(ground.stack.api_url).netloc, timeout=_TIMEOUT_S)
+    try:
+        before = cpu_seconds(ground.stack, API)
+        for _ in range(requests):
+            _ask(connection, path)
+        return (cpu_seconds(ground.stack, API) - before) / requests * 1e6
+    finally:
+        connection.close()
+
+
+def _polled(ground: Ground, n: int) -> float:
+    ground.forget_batches()
+    began = time.time()
+    answer = ground.client.post("/batches", json=EVERYONE)
+    ended = threading.Event()
+    path = f"/api/v1/batches/{answer.json()['batch_id']}"
+    poller = threading.Thread(target=_poll, args=(ground.stack.api_url, path, ended))
+    poller.start()
+    try:
+        batch = ground.finished(answer)
+    finally:
+        ended.set()
+        poller.join()
+    return n / (ended_at(batch) - began)
+
+
+def _poll(url: str, path: str, ended: threading.Event) -> None:
+    connection = HTTPConnection(urlsplit(url).netloc, timeout=_TIMEOUT_S)
+    due = time.monotonic()
+    try:
+        while not ended.wait(max(0.0, due - time.monotonic())):
+            _ask(connection, path)
+            due += 1 / _POLLS_A_SECOND
+    finally:
+        connection.close()
+
+
+def _ask(connection: HTTPConnection, path: str) -> None:
+    connection.request("GET", path)
+    answer = connection.getresponse()
+    content = answer.read()
+    if answer.status != 200:
+        raise RuntimeError(f"{path} was answered with {answer.status}: {content[:500]!r}")
