@@ -146,8 +146,8 @@ def _check_folder(folder: Path) -> None:
 
 
 def _read_private(path: Path) -> bytes:
-    # What was opened is what is checked and read; a look at the path before could be about another file.
-    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_CLOEXEC), "rb") as file:
+    # What was opened is what is checked and read; a look at the path before could be about another file. A pipe must not block.
+    with os.fdopen(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
         found = os.fstat(file.fileno())
         if not stat.S_ISREG(found.st_mode):
             raise EngineUnavailable(f"{path} is not a plain file", code="unsafe_file")

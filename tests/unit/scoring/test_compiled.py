@@ -107,6 +107,13 @@ def test_any_model_scores_as_with_lightgbm(model_text: str, seed: int) -> None:
     np.testing.assert_allclose(found, predict(model_text, rows), rtol=0, atol=TOLERANCE)
 
 
+def test_two_thousand_trees_score_as_with_lightgbm() -> None:
+    model_text = booster_text(n_rounds=2_000, num_leaves=2)
+    rows = random_rows(2_000, seed=5)
+    found = CompiledEngine(compile_model(model_text)).predict(rows)
+    np.testing.assert_allclose(found, predict(model_text, rows), rtol=0, atol=TOLERANCE)
+
+
 def test_the_frozen_customers_keep_their_scores() -> None:
     customers = table_of(*json.loads((FROZEN / "customers.json").read_text()))
     expected = json.loads((FROZEN / "churn_probability.json").read_text())

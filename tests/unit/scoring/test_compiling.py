@@ -90,6 +90,16 @@ def test_a_model_of_linear_trees_is_not_compiled(folder: Path, tmp_path: Path) -
     assert list(folder.iterdir()) == []
 
 
+def test_machine_code_that_scores_otherwise_is_not_kept(
+    bundle: ModelBundle, folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    other = compile_model(booster_text(n_rounds=6))
+    monkeypatch.setattr(compiling, "compile_model", lambda _: other)
+    with pytest.raises(EngineUnavailable, match="away from LightGBM"):
+        compiling._compile_bundle(tmp_path / "v1", folder, bundle.sha256)
+    assert list(folder.iterdir()) == []
+
+
 def test_what_the_compiler_cannot_read_is_one_error() -> None:
     with pytest.raises(EngineUnavailable, match="cannot be compiled") as caught:
         compile_model("not a model\n\npandas_categorical:null\n")

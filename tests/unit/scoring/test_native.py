@@ -127,9 +127,16 @@ def test_links_are_not_followed(folder: Path, path: Path, identity: dict[str, st
     assert refused(folder, identity) == "unsafe_file"
 
 
+def test_a_pipe_is_not_waited_for(folder: Path, path: Path, identity: dict[str, str]) -> None:
+    path.unlink()
+    os.mkfifo(path, 0o600)
+    assert refused(folder, identity) == "unsafe_file"
+
+
 def test_a_linked_folder_is_not_used(folder: Path, path: Path, identity: dict[str, str], tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to(folder)
-    assert refused(tmp_path / "link", identity) == "unsafe_file"
+    with pytest.raises(EngineUnavailable, match="is not a folder"):
+        read_native(tmp_path / "link", identity)
 
 
 def test_a_failed_write_leaves_the_old_file_and_no_other(
