@@ -10,7 +10,7 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Final
 
-from bench import download, growth, polling, reference, single, upload
+from bench import download, growth, pandas_peer, polling, reference, single, upload
 from bench.ground import Ground, prepared_ground
 from bench.machine import describe_machine
 from bench.measure import Findings, tell
@@ -43,6 +43,7 @@ _Case = Callable[[Ground, Pool, Scale], Findings]
 
 _CASES: Final[Mapping[str, _Case]] = {
     "reference": lambda ground, pool, scale: reference.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
+    "peers": lambda ground, pool, scale: pandas_peer.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
     "upload": lambda ground, pool, scale: upload.measure(ground, pool, n=scale.uploaded, rounds=scale.rounds),
     "single": lambda ground, _, scale: single.measure(
         ground, n=scale.customers, requests=scale.requests, seconds=scale.seconds, rounds=scale.rounds
@@ -69,6 +70,8 @@ def main() -> None:
     machine, began = dict(describe_machine()), time.monotonic()
     findings = Findings()
     with prepared_ground() as ground, raw_processes(ground.database_url, ground.bundle) as pool:
+        if chosen.note:
+            machine["note"] = chosen.note
         machine["engine"] = engine_name(ground.bundle)
         for name in chosen.cases:
             findings.add(_CASES[name](ground, pool, scale))
@@ -86,6 +89,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--rounds", type=int, help="rounds of each case, instead of the usual number")
     parser.add_argument("--five-million", action="store_true", help="let the growth go on to five million customers")
     parser.add_argument("--cases", nargs="+", choices=list(_CASES), default=list(_CASES), help="which cases; all by default")
+    parser.add_argument("--note", help="what a reader of the report should know about this run")
     parser.add_argument("--out", type=Path, default=_FOLDER, help="folder of results.json, report.md and report.svg")
     return parser.parse_args()
 

@@ -32,7 +32,7 @@ _ENDED: Final = frozenset({"completed", "partial", "failed", "cancelled", "expir
 _COPY_CUSTOMERS: Final = f"COPY customers ({', '.join(COLUMNS)}) FROM STDIN (FORMAT csv)"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ground:
     """Where the cases run.
 
@@ -46,6 +46,8 @@ class Ground:
         Speaks to the running API, below /api/v1.
     folder : Path
         For files of the cases; vanishes at the end.
+    n_stored : int
+        Customers that `store_customers` left and that nobody has changed since.
     """
 
     postgres: Postgres
@@ -55,6 +57,7 @@ class Ground:
     stack: Stack
     client: httpx.Client
     folder: Path
+    n_stored: int = 0
 
     def forget_batches(self) -> None:
         """Bring the tables back to where every run begins, and keep the last run's pages from being written during the next."""
@@ -75,6 +78,8 @@ class Ground:
 
     def store_customers(self, n: int) -> None:
         """Make the first n synthetic customers the stored ones, as a long running installation holds them: vacuumed."""
+        if self.n_stored == n:
+            return
         tell(f"Storing {n:,} customers.")
         self.forget_customers()
         with self.engine.begin() as conn:
@@ -83,9 +88,11 @@ class Ground:
         with self.engine.connect().execution_options(isolation_level="AUTOCOMMIT") as conn:
             conn.execute(text("VACUUM (ANALYZE) customers"))
         self.checkpoint()
+        self.n_stored = n
 
     def forget_customers(self) -> None:
         """Leave no customer; the trigger that protects predictions refuses a TRUNCATE, so there are none of those either."""
+        self.n_stored = 0
         with self.engine.begin() as conn:
             conn.execute(text("TRUNCATE prediction_history"))
             conn.execute(text("ALTER TABLE customers DISABLE TRIGGER customers_refuse_truncate"))
