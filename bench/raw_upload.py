@@ -37,11 +37,12 @@ class Part(NamedTuple):
 
 def run(pool: Pool, path: Path, *, n_rows: int, part_rows: int) -> None:
     """Store and score the customers of a CSV file that has a header and no line break inside a cell."""
-    for _ in pool.imap_unordered(_score_part, _parts(path, n_rows, part_rows)):
+    for _ in pool.imap_unordered(_score_part, parts_of(path, n_rows=n_rows, part_rows=part_rows)):
         pass
 
 
-def _parts(path: Path, n_rows: int, part_rows: int) -> Iterator[Part]:
+def parts_of(path: Path, *, n_rows: int, part_rows: int) -> Iterator[Part]:
+    """Cut a file of about n_rows into parts of about part_rows whole lines."""
     size = path.stat().st_size
     count = max(1, n_rows // part_rows)
     with path.open("rb") as file:

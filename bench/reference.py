@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import time
 from collections import Counter
+from collections.abc import Callable
 from multiprocessing.pool import Pool
 from typing import Final
 
 from bench import naive, raw
+from bench.agreement import Agreement
 from bench.ground import Ground, ended_at
 from bench.measure import Findings, Samples, Section, Target, in_turn, medians, table_of, tell
 from bench.rivals import PROCESSES
@@ -25,10 +27,17 @@ def measure(ground: Ground, pool: Pool, *, n: int, rounds: int) -> Findings:
     ground.store_customers(n)
     tell(f"By reference, {n:,} customers, customers a second:")
     steps: list[Counter[str]] = []
+    agreement = Agreement.over(ground.engine)
+
+    def checked(run: Callable[[], float]) -> float:
+        rate = run()
+        agreement.check(n, n=n)
+        return rate
+
     samples = in_turn(
         {
-            _PRODUCT: lambda: score_everyone(ground, n),
-            _RAW: lambda: _raw(ground, pool, n, steps),
+            _PRODUCT: lambda: checked(lambda: score_everyone(ground, n)),
+            _RAW: lambda: checked(lambda: _raw(ground, pool, n, steps)),
             _NAIVE: lambda: _naive(ground, pool, n),
         },
         rounds=rounds,

@@ -13,6 +13,7 @@ import pyarrow as pa
 from sqlalchemy import text
 
 from bench import raw_upload
+from bench.agreement import Agreement
 from bench.ground import Ground, ended_at
 from bench.measure import Findings, Section, Target, in_turn, medians, table_of, tell
 from bench.raw import RANGE_ROWS
@@ -36,6 +37,7 @@ class _Upload:
     n: int
     stored: Path
     other: Path
+    agreement: Agreement
 
     def new(self, send: Callable[[Path], float]) -> float:
         """Send customers that nobody knows."""
@@ -71,7 +73,9 @@ class _Upload:
         return time.perf_counter() - began
 
     def _timed(self, send: Callable[[Path], float], path: Path) -> float:
-        return self.n / send(path)
+        rate = self.n / send(path)
+        self.agreement.check(path, n=self.n)
+        return rate
 
     def _settle(self) -> None:
         """No dead rows of the run before, and no writing of its pages during the next."""
@@ -83,7 +87,8 @@ class _Upload:
 
 def measure(ground: Ground, pool: Pool, *, n: int, rounds: int) -> Findings:
     """Compare customers a second from the first byte to completed, in the three states that the stored customers can be in."""
-    upload = _Upload(ground, pool, n, ground.folder / "customers.csv", ground.folder / "a-tenth-changed.csv")
+    files = ground.folder / "customers.csv", ground.folder / "a-tenth-changed.csv"
+    upload = _Upload(ground, pool, n, *files, Agreement.over(ground.engine))
     write_customers(upload.stored, (part.customers for part in slices(n, seed=_SEED)))
     write_customers(upload.other, (_changed(part.customers) for part in slices(n, seed=_SEED)))
     findings = Findings()
