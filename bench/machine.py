@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import platform
+import shutil
+import subprocess
 import tempfile
 import time
 from collections.abc import Mapping
@@ -14,6 +16,8 @@ from statistics import median
 from typing import Final
 
 import psutil
+
+from deploy.local.layout import PROJECT
 
 _SYNCS: Final = 30
 
@@ -41,9 +45,27 @@ def describe_machine() -> Mapping[str, str]:
         "disk": f"{_sync_ms():.1f} ms to make a write of 8 KiB durable, which every commit of a single prediction waits for",
         "system": platform.platform(),
         "load before the start": f"{os.getloadavg()[0]:.2f}",
+        "commit": _commit(),
         "Python": platform.python_version(),
         "packages": ", ".join(f"{name} {found}" for name in _PACKAGES if (found := _version(name))),
     }
+
+
+def _commit() -> str:
+    """What is measured; says so if it differs from the commit in anything but an earlier report."""
+    git = shutil.which("git")
+    if git is None:
+        return "unknown"
+    named = _said(git, "rev-parse", "--short", "HEAD") or "unknown"
+    changed = [
+        line for line in _said(git, "status", "--porcelain", "--untracked-files=no").splitlines() if "bench/re" not in line
+    ]
+    return f"{named} with changes that are not committed" if changed else named
+
+
+def _said(*command: str) -> str:
+    done = subprocess.run(command, cwd=PROJECT, capture_output=True, text=True, check=False)
+    return done.stdout.strip()
 
 
 def _sync_ms() -> float:
