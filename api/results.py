@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
 from typing import Any, Final
 
 from flask import Response
 
-from api.downloads import Listing, errors_of, predictions_of, stream
+from api.downloads import csv_of_predictions, errors_of, predictions_of, stream
 from api.media import FORMATS, JSON, wanted_format
 from api.nouns import Noun
 from api.resources import resources
 from api.streams import whole
-from db.batches import get_batch
+from db.batches import Batch, get_batch
 from schemas.batch import DownloadQuerySchema
 
 results = Noun("results", __name__, description="Download the scores and the row errors of a batch.")
@@ -32,7 +32,12 @@ _DOWNLOAD: Final = {
 @results.problems(_404="No such batch.", _406="Accept allows no form that there is.")
 def get_results(query: dict[str, Any], batch_id: str) -> Response:
     """Download the scores in input order."""
-    return _download(predictions_of, query, batch_id)
+    form, batch = wanted_format(query.get("format")), _batch(batch_id)
+    engine, first_row, limit = resources().engine, query["first_row"], query.get("limit")
+    if form == "csv" and limit is None:
+        return _answer(csv_of_predictions(engine, batch, first_row=first_row), batch_id, "results", form)
+    listing = predictions_of(engine, batch, first_row=first_row, limit=limit, typed=form == "parquet")
+    return _answer(stream(listing, batch, form), batch_id, listing.name, form)
 
 
 @results.get("/batches/<batch_id>/errors")
@@ -41,17 +46,19 @@ def get_results(query: dict[str, Any], batch_id: str) -> Response:
 @results.problems(_404="No such batch.", _406="Accept allows no form that there is.")
 def get_errors(query: dict[str, Any], batch_id: str) -> Response:
     """Download the rows that were refused or could not be scored, each with its reasons."""
-    return _download(errors_of, query, batch_id)
+    form, batch = wanted_format(query.get("format")), _batch(batch_id)
+    listing = errors_of(resources().engine, batch, first_row=query["first_row"], limit=query.get("limit"))
+    return _answer(stream(listing, batch, form), batch_id, listing.name, form)
 
 
-def _download(list_of: Callable[..., Listing], query: dict[str, Any], batch_id: str) -> Response:
-    form = wanted_format(query.get("format"))
-    engine = resources().engine
-    with engine.connect() as conn:
-        batch = get_batch(conn, batch_id)
-    listing = list_of(engine, batch, first_row=query["first_row"], limit=query.get("limit"))
-    answer = Response(whole(stream(listing, batch, form)), mimetype=FORMATS[form])
+def _batch(batch_id: str) -> Batch:
+    with resources().engine.connect() as conn:
+        return get_batch(conn, batch_id)
+
+
+def _answer(pieces: Iterator[bytes], batch_id: str, name: str, form: str) -> Response:
+    answer = Response(whole(pieces), mimetype=FORMATS[form])
     if form != "json":
-        answer.headers.set("Content-Disposition", "attachment", filename=f"{batch_id}-{listing.name}.{form}")
+        answer.headers.set("Content-Disposition", "attachment", filename=f"{batch_id}-{name}.{form}")
     answer.vary.add("Accept")
     return answer

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, Final
@@ -50,8 +51,21 @@ _PAGE: Final = """
                  id AS prediction_id, to_char(predicted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS predicted_at
             FROM prediction_history
            WHERE id >= %(first_id)s AND id < %(end_id)s
-           ORDER BY id LIMIT %(limit)s) TO STDOUT (FORMAT csv)
+           ORDER BY id) TO STDOUT (FORMAT csv)
 """
+
+# As RESULT_COLUMNS, ready for a spreadsheet: with the action of each band, and an apostrophe before text that would be run.
+_WRITTEN: Final = """
+    COPY (SELECT row_number, CASE WHEN left(customer_id, 1) = ANY(%(formulas)s) THEN '''' || customer_id ELSE customer_id END,
+                 churn_probability, risk_category, confidence_score, model_version,
+                 CASE risk_category WHEN 'low' THEN %(low)s WHEN 'medium' THEN %(medium)s WHEN 'high' THEN %(high)s
+                                    ELSE %(critical)s END,
+                 id, to_char(predicted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+            FROM prediction_history
+           WHERE id >= %(first_id)s AND id < %(end_id)s
+           ORDER BY id) TO STDOUT (FORMAT csv)
+"""
+_FORMULAS: Final = ["=", "+", "-", "@", "\t", "\r"]
 
 _GET = text("SELECT * FROM prediction_history WHERE id = :id")
 
@@ -109,14 +123,31 @@ def store_prediction(conn: Connection, new: NewPrediction) -> None:
     conn.execute(_STORE_ONE, {name: getattr(new, name) for name in NewPrediction.__slots__})
 
 
-def results_page(conn: Connection, batch: Batch, *, first_row: int, limit: int) -> bytes:
-    """Read results from `first_row` on, in input order, as CSV in RESULT_COLUMNS order without a header.
+def results_page(conn: Connection, batch: Batch, *, first_row: int, end_row: int) -> bytes:
+    """Read the results of a range of rows, in input order, as CSV in RESULT_COLUMNS order without a header.
+
+    A range and not a LIMIT: before the table is analysed anew, Postgres would sort all the rest of the batch for each page.
 
     A result never changes once stored, so pages read in separate transactions agree with each other.
     """
     sink = io.BytesIO()
     base = batch.first_prediction_id
-    copy_out(conn, _PAGE, sink, {"first_id": base + first_row, "end_id": base + (1 << 32), "limit": limit})
+    copy_out(conn, _PAGE, sink, {"first_id": base + first_row, "end_id": base + end_row})
+    return sink.getvalue()
+
+
+def written_results(conn: Connection, batch: Batch, *, first_row: int, end_row: int, actions: Mapping[str, str]) -> bytes:
+    """Write the results of a range of rows as the lines of a CSV download, so that nobody parses them on the way.
+
+    Parameters
+    ----------
+    actions : mapping of str to str
+        The recommended action of each risk category; it stands behind `model_version`.
+    """
+    sink = io.BytesIO()
+    base = batch.first_prediction_id
+    named = {name: actions[name] for name in ("low", "medium", "high", "critical")}
+    copy_out(conn, _WRITTEN, sink, {"first_id": base + first_row, "end_id": base + end_row, "formulas": _FORMULAS, **named})
     return sink.getvalue()
 
 

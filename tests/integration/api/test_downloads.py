@@ -37,6 +37,8 @@ def batch(ledger: Engine) -> None:
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of two, so that nine rows take several."""
     monkeypatch.setattr(downloads, "_PAGE_ROWS", 2)
+    monkeypatch.setattr(downloads, "_FIRST_PAGE_ROWS", 1)
+    monkeypatch.setattr(downloads, "_WRITTEN_PAGE_ROWS", 2)
     monkeypatch.setattr(downloads, "_ERRORS_A_PAGE", 2)
 
 

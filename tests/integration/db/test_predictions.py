@@ -22,6 +22,7 @@ from db.predictions import (
     results_page,
     store_prediction,
     store_predictions,
+    written_results,
 )
 from tests.factories import MODEL, add_batch, claim, predictions_csv, score
 from tests.integration.db.test_customers import NASTY_IDS
@@ -32,8 +33,8 @@ def single(prediction_id: int = 1, **values: object) -> NewPrediction:
     return NewPrediction(**{"id": prediction_id, **fields, "model_version": MODEL, "attempt": 1, **values})
 
 
-def page(conn: Connection, batch: Batch, *, first_row: int = 0, limit: int = 100) -> list[dict[str, str]]:
-    content = results_page(conn, batch, first_row=first_row, limit=limit).decode()
+def page(conn: Connection, batch: Batch, *, first_row: int = 0, end_row: int = 100) -> list[dict[str, str]]:
+    content = results_page(conn, batch, first_row=first_row, end_row=end_row).decode()
     return [dict(zip(RESULT_COLUMNS, row, strict=True)) for row in csv.reader(io.StringIO(content, newline=""))]
 
 
@@ -81,11 +82,8 @@ class TestResults:
         batch = add_batch(conn, sizes=(4, 3))
         score(conn, chunk_no=0, failed=1)
         score(conn, chunk_no=1)
-        seen, first_row = [], 0
-        while rows := page(conn, batch, first_row=first_row, limit=2):
-            seen.append([int(r["row"]) for r in rows])
-            first_row = seen[-1][-1] + 1
-        assert seen == [[0, 1], [2, 4], [5, 6]]
+        pages = [page(conn, batch, first_row=first_row, end_row=first_row + 2) for first_row in range(0, 8, 2)]
+        assert [[int(r["row"]) for r in rows] for rows in pages] == [[0, 1], [2], [4, 5], [6]]
 
     def test_partial_results_are_there_while_the_batch_runs(self, conn: Connection) -> None:
         batch = add_batch(conn, sizes=(2, 2))
@@ -95,7 +93,7 @@ class TestResults:
     def test_a_result_is_complete(self, conn: Connection) -> None:
         batch = add_batch(conn)
         score(conn)
-        [result] = page(conn, batch, limit=1)
+        [result] = page(conn, batch, end_row=1)
         predicted_at = datetime.fromisoformat(result.pop("predicted_at"))
         assert result == {
             "row": "0",
@@ -187,3 +185,14 @@ def _pages(conn: Connection, *, limit: int) -> list[list[int]]:
         pages.append([prediction.id for prediction in found])
         found = customer_predictions(conn, "C-0", limit=limit, before=(found[-1].predicted_at, found[-1].id))
     return pages
+
+
+def test_a_spreadsheet_gets_the_same_results(conn: Connection) -> None:
+    batch = add_batch(conn, sizes=(4,))
+    score(conn, failed=1)
+    actions = {"low": "L", "medium": "M", "high": "H", "critical": "C"}
+    written = written_results(conn, batch, first_row=0, end_row=4, actions=actions).decode()
+    lines = list(csv.reader(io.StringIO(written, newline="")))
+    plain = [list(row.values()) for row in page(conn, batch)]
+    assert [line[:6] + line[7:] for line in lines] == plain
+    assert [line[6] for line in lines] == [actions[row["risk_category"]] for row in page(conn, batch)]
