@@ -102,6 +102,10 @@ class Settings:
     unserved: tuple[str, ...] = ()
     """Reserved names that carry a value which nothing acts on; the factories log them as a warning."""
 
+    def input_bounds(self) -> dict[str, int]:
+        """The bounds of one input, as `intake.slices.Limits` takes them; the API and the workers must hold to the same."""
+        return {"max_rows": self.max_batch_rows, "max_decompressed_bytes": self.max_decompressed_size_mb << 20}
+
 
 class _Variables(Env):
     """The given variables, falling back on those of the `.env` file; a blank value counts as not set.

@@ -52,11 +52,6 @@ class Reading:
         return Plan(tally.total, tally.failed, chunk_count, tally.errors, tally.warnings)
 
 
-def limits_of(settings: Settings) -> Limits:
-    """The bounds of one input."""
-    return Limits(max_rows=settings.max_batch_rows, max_decompressed_bytes=settings.max_decompressed_size_mb << 20)
-
-
 def read_customers(body: Body, settings: Settings) -> Reading:
     """Read customers in full, from a JSON body or a file.
 
@@ -72,21 +67,21 @@ def read_customers(body: Body, settings: Settings) -> Reading:
     if body.customers is not None:
         if len(body.customers) > MAX_INLINE_ROWS:
             raise TooLargeInline
-        return _collect([read_rows(body.customers, limits=limits_of(settings))])
+        return _collect([read_rows(body.customers, limits=Limits(**settings.input_bounds()))])
     assert body.upload is not None  # noqa: S101 - the caller has looked
     return _collect(_inline_slices(body.upload, settings))
 
 
 def read_references(conn: Connection, ids: list[object], settings: Settings) -> Reading:
     """Read ids of stored customers; an id that no customer has is a fault of its row."""
-    piece = read_ids(ids, limits=limits_of(settings))
+    piece = read_ids(ids, limits=Limits(**settings.input_bounds()))
     unknown = unknown_ids(conn, piece.customers.column(CUSTOMER_ID).to_pylist()) if piece.customers.num_rows else set()
     return _collect([_without(piece, unknown)] if unknown else [piece])
 
 
 def all_slices(body: Body, settings: Settings) -> Iterator[Slice]:
     """Customers in full, of a file or a JSON body of any size that is allowed, in flat memory."""
-    limits = limits_of(settings)
+    limits = Limits(**settings.input_bounds())
     if body.upload is None:
         yield read_rows(body.customers or [], limits=limits)
     else:

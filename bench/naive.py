@@ -10,15 +10,16 @@ import numpy as np
 from sqlalchemy import column, insert, table, text
 
 from bench.model import VERSION
-from bench.raw import PREDICTION_COLUMNS, Range
+from bench.raw import Range
 from bench.rivals import tools
+from db.predictions import STORED_COLUMNS
 from scoring.features import FEATURE_NAMES, FEATURES, Kind
 
 _SELECT: Final = text(f"""
     SELECT customer_id, {", ".join(FEATURE_NAMES)} FROM customers WHERE customer_id >= :first AND customer_id < :end
 """)
 # SQLAlchemy's executemany joins the rows of such an INSERT into statements of many; the driver's own is slower still.
-_INSERT: Final = insert(table("prediction_history", *(column(name) for name in PREDICTION_COLUMNS)))
+_INSERT: Final = insert(table("prediction_history", *(column(name) for name in STORED_COLUMNS)))
 _CODES: Final = [{word: code for code, word in enumerate(f.categories)} if f.kind is Kind.CATEGORY else None for f in FEATURES]
 
 
@@ -39,7 +40,7 @@ def _score_range(wanted: Range) -> None:
 
 def _prediction(row: int, customer_id: str, p: float) -> dict[str, object]:
     values = (2**62 + row, customer_id, p, max(p, 1 - p), _band(p), row, 1, VERSION, "naive")
-    return dict(zip(PREDICTION_COLUMNS, values, strict=True))
+    return dict(zip(STORED_COLUMNS, values, strict=True))
 
 
 def _numbers(values: Sequence[Any]) -> list[float]:

@@ -16,6 +16,7 @@ from pyarrow import csv
 
 from bench.model import VERSION
 from bench.rivals import tools
+from db.predictions import STORED_COLUMNS
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Kind
 from scoring.risk import RISK_CATEGORIES
 from scoring.score import Scores
@@ -23,18 +24,7 @@ from scoring.score import Scores
 RANGE_ROWS: Final = 25_000
 """As many as the product's chunks have."""
 
-PREDICTION_COLUMNS: Final = (
-    "id",
-    "customer_id",
-    "churn_probability",
-    "confidence_score",
-    "risk_category",
-    "row_number",
-    "attempt",
-    "model_version",
-    "batch_id",
-)
-COPY_PREDICTIONS: Final = f"COPY prediction_history ({', '.join(PREDICTION_COLUMNS)}) FROM STDIN (FORMAT csv)"
+COPY_PREDICTIONS: Final = f"COPY prediction_history ({', '.join(STORED_COLUMNS)}) FROM STDIN (FORMAT csv)"
 STEPS: Final = ("read", "parse", "predict", "encode", "write")
 
 _FIRST_KEYS: Final = """
@@ -109,7 +99,7 @@ def prediction_csv(ids: Any, scores: Scores, *, first_row: int) -> BinaryIO:
         pa.repeat("raw", n),
     ]
     buffer = io.BytesIO()
-    table = pa.Table.from_arrays(columns, names=list(PREDICTION_COLUMNS))
+    table = pa.Table.from_arrays(columns, names=list(STORED_COLUMNS))
     csv.write_csv(table, buffer, csv.WriteOptions(include_header=False))
     buffer.seek(0)
     return buffer

@@ -16,7 +16,13 @@ from schemas.states import FINAL, BatchStatus, OnError, Priority, Source
 BATCH_ID_BASE: Final = 1 << 62
 """First id of the batches' half of prediction_history; single predictions lie below."""
 
-_ROW_BITS: Final = 32
+ROWS_A_BATCH: Final = 1 << 32
+"""Ids that each batch has to itself; its rows take the first of them."""
+
+
+def first_prediction_id_of(batch_no: int) -> int:
+    """Id of a batch's row 0 in prediction_history."""
+    return BATCH_ID_BASE + batch_no * ROWS_A_BATCH
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,7 +98,7 @@ class Batch:
     @property
     def first_prediction_id(self) -> int:
         """Id of row 0 in prediction_history."""
-        return BATCH_ID_BASE + (self.batch_no << _ROW_BITS)
+        return first_prediction_id_of(self.batch_no)
 
 
 _COLUMNS: Final = ", ".join(name for name in Batch.__slots__ if name != "read_at") + ", clock_timestamp() AS read_at"
@@ -238,7 +244,7 @@ def reconcile(conn: Connection, batch_id: str) -> Reconciliation:
     like a difference.
     """
     batch = get_batch(conn, batch_id)
-    bounds = {"first_id": batch.first_prediction_id, "end_id": batch.first_prediction_id + (1 << _ROW_BITS)}
+    bounds = {"first_id": batch.first_prediction_id, "end_id": batch.first_prediction_id + ROWS_A_BATCH}
     counted = conn.execute(_COUNTED, {"batch_id": batch_id, **bounds}).one()
     completed, failed, cancelled = int(counted.completed), int(counted.failed), int(counted.cancelled)
     pending = int(counted.pending)

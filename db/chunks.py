@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from db.batches import BATCH_ID_BASE
+from db.batches import first_prediction_id_of
 from db.engine import to_json
 from db.errors import FenceLost
 from schemas.states import Priority
@@ -39,7 +39,7 @@ class ChunkClaim:
     @property
     def first_prediction_id(self) -> int:
         """Id of the batch's row 0 in prediction_history."""
-        return BATCH_ID_BASE + (self.batch_no << 32)
+        return first_prediction_id_of(self.batch_no)
 
 
 # The batch turns to `processing` with its first claim. Chunk before batch is the order in which every transaction locks them.

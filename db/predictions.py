@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 
 from sqlalchemy import Connection, Row, text
 
-from db.batches import BATCH_ID_BASE, Batch
+from db.batches import BATCH_ID_BASE, ROWS_A_BATCH, Batch
 from db.engine import copy_in, copy_out
 from db.errors import NotFound
 
@@ -154,7 +154,7 @@ def written_results(conn: Connection, batch: Batch, *, first_row: int, end_row: 
 def most_at_risk(conn: Connection, batch: Batch, *, limit: int) -> list[StoredPrediction]:
     """The batch's customers with the highest churn probability."""
     base = batch.first_prediction_id
-    return [_stored(row) for row in conn.execute(_TOP, {"first_id": base, "end_id": base + (1 << 32), "limit": limit})]
+    return [_stored(row) for row in conn.execute(_TOP, {"first_id": base, "end_id": base + ROWS_A_BATCH, "limit": limit})]
 
 
 def get_prediction(conn: Connection, prediction_id: int) -> StoredPrediction:

@@ -48,17 +48,13 @@ def slices_of(conn: Connection, batch: Batch, settings: Settings) -> Iterator[It
                 yield _uploaded(conn, batch, settings, cast(BinaryIO, spool))
 
 
-def limits_of(settings: Settings) -> Limits:
-    """The bounds of one upload."""
-    return Limits(max_rows=settings.max_batch_rows, max_decompressed_bytes=settings.max_decompressed_size_mb << 20)
-
-
 def _uploaded(conn: Connection, batch: Batch, settings: Settings, spool: BinaryIO) -> Iterator[Slice]:
     for part in upload_parts(conn, batch.batch_id):
         spool.write(part)
     spool.seek(0)
     assert batch.media_type is not None  # noqa: S101 - the submit of a file stores it
-    yield from read_file(spool, media_type=batch.media_type, encoding=batch.content_encoding, limits=limits_of(settings))
+    limits = Limits(**settings.input_bounds())
+    yield from read_file(spool, media_type=batch.media_type, encoding=batch.content_encoding, limits=limits)
 
 
 def _matching(conn: Connection, batch: Batch) -> Iterator[Slice]:
