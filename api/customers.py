@@ -35,7 +35,7 @@ _FILE: Final = {"schema": {"type": "string", "format": "binary"}}
 @customers.problems(_404="No such customer.")
 def get_one_customer(customer_id: str) -> Response:
     """Read a customer's latest values."""
-    with resources().engine.connect() as conn:
+    with resources().reader.connect() as conn:
         return jsonify(_answer(get_customer(conn, customer_id)))
 
 

@@ -18,7 +18,7 @@ models = Noun("models", __name__, description="The models that score, and the on
 @models.response(200, ModelListSchema)
 def get_models() -> Response:
     """List the registered models, the newest first."""
-    with resources().engine.connect() as conn:
+    with resources().reader.connect() as conn:
         return jsonify(models=[model_answer(model) for model in list_models(conn)])
 
 
@@ -27,7 +27,7 @@ def get_models() -> Response:
 @models.problems(_404="No such model.")
 def get_one_model(version: str) -> Response:
     """Describe a model."""
-    with resources().engine.connect() as conn:
+    with resources().reader.connect() as conn:
         return jsonify(model_answer(get_model(conn, version)))
 
 

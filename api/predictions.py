@@ -114,7 +114,7 @@ def get_one_prediction(prediction_id: str) -> Response:
 def get_predictions_of_customer(query: dict[str, Any], customer_id: str) -> Response:
     """List a customer's predictions, the newest first."""
     cursor, limit = after(query.get("cursor")), query["limit"]
-    with resources().engine.connect() as conn:
+    with resources().reader.connect() as conn:
         get_customer(conn, customer_id)
         before = None if cursor is None else (cursor[0], _number(cursor[1]))
         found = customer_predictions(conn, customer_id, limit=limit + 1, before=before)
@@ -164,7 +164,7 @@ def _wait(held: Resources, prediction_id: int) -> None:
 
 def _find(prediction_id: int) -> StoredPrediction | PredictionRequest:
     """The prediction, or the request that will become one; a failed one is found as its request."""
-    with resources().engine.connect() as conn:
+    with resources().reader.connect() as conn:
         try:
             return get_prediction(conn, prediction_id)
         except NotFound:

@@ -15,7 +15,7 @@ from sqlalchemy import Engine
 from broker.app import make_producer
 from broker.hints import Publisher, Window
 from broker.replies import make_redis
-from db.engine import make_engine
+from db.engine import autocommitting, make_engine
 from settings import Settings
 
 _KEY: Final = "churn"
@@ -29,6 +29,8 @@ class Resources:
 
     Attributes
     ----------
+    reader : Engine
+        The same pool, for views that ask one question: each statement is a transaction of its own.
     probe : redis.Redis
         Gives up soon: readiness that waited for a frozen Redis would time out and take a working process out of service.
     holding : threading.BoundedSemaphore
@@ -39,6 +41,7 @@ class Resources:
 
     settings: Settings
     engine: Engine
+    reader: Engine
     redis: Redis
     probe: Redis
     publisher: Publisher
@@ -71,7 +74,13 @@ def make_resources(settings: Settings) -> Resources:
     )
     publisher = Publisher(engine, make_producer(settings), Window.of(settings))
     return Resources(
-        settings, engine, redis, probe, publisher, threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE))
+        settings,
+        engine,
+        autocommitting(engine),
+        redis,
+        probe,
+        publisher,
+        threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE)),
     )
 
 

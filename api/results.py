@@ -52,7 +52,7 @@ def get_errors(query: dict[str, Any], batch_id: str) -> Response:
 
 
 def _batch(batch_id: str) -> Batch:
-    with resources().engine.connect() as conn:
+    with resources().reader.connect() as conn:
         return get_batch(conn, batch_id)
 
 

@@ -38,7 +38,7 @@ def look(resources: Resources, batch_id: str) -> Look:
     NotFound
         There is none of that id.
     """
-    with resources.engine.connect() as conn:
+    with resources.reader.connect() as conn:
         batch = get_batch(conn, batch_id)
         position = batches_ahead(conn, batch_id) if batch.status is BatchStatus.QUEUED else None
     answer = batch_answer(batch, queue_position=position)

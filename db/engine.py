@@ -16,6 +16,7 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
 from db.errors import DatabaseUnavailable
+from db.liveness import check_on_checkout
 
 # Errors after which the same call may succeed: the server is gone or going, a wait was cut short, or the disk is full. In the
 # driver no error is the parent of its class of SQLSTATEs, so each member is spelt out.
@@ -86,14 +87,23 @@ def make_engine(
             "keepalives_count": 3,
             "tcp_user_timeout": 30_000,
         },
-        pool_pre_ping=pooled,
         json_serializer=to_json,
         # An error's text would otherwise repeat the customers that were bound to its statement.
         hide_parameters=True,
         **pool,
     )
     event.listen(engine, "handle_error", _wrap)
+    if pooled:
+        check_on_checkout(engine)
     return engine
+
+
+def autocommitting(engine: Engine) -> Engine:
+    """The same engine over the same pool, whose statements are each a transaction of its own.
+
+    For work of one statement: BEGIN and COMMIT (or the ROLLBACK after a read) are a round trip each.
+    """
+    return engine.execution_options(isolation_level="AUTOCOMMIT")
 
 
 def _driver_url(url: str) -> str:
@@ -110,8 +120,6 @@ def to_json(value: object) -> str:
 
 def _wrap(context: ExceptionContext) -> DatabaseUnavailable | None:
     # SQLAlchemy raises what the hook returns; `context.chained_exception` is only for the hooks that follow.
-    if context.is_pre_ping:
-        return None  # The pool's own look at a connection: a broken one is replaced, which an error of ours would prevent.
     original = context.original_exception
     if isinstance(original, _PASSING) or (isinstance(original, psycopg2.OperationalError) and original.pgcode is None):
         return DatabaseUnavailable(str(original).strip().splitlines()[0] if str(original) else "lost")
