@@ -6,7 +6,7 @@ from typing import Any, Final
 
 from kombu import Exchange, Queue
 
-from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 from settings import Settings
 
 PLAN_TIME_LIMIT_S: Final = 3600
@@ -57,7 +57,7 @@ def worker_config(settings: Settings) -> dict[str, Any]:
         # A hung predict is killed before its lease lapses, so that its chunk is never scored twice at once.
         "task_annotations": {
             SCORE_CHUNK: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9},
-            SCORE_CUSTOMER: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9},
+            SCORE_CUSTOMERS: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9},
             VALIDATE_BATCH: {"soft_time_limit": PLAN_TIME_LIMIT_S - 60, "time_limit": PLAN_TIME_LIMIT_S},
         },
         "broker_transport_options": {
@@ -79,13 +79,24 @@ def _common(settings: Settings) -> dict[str, Any]:
         "task_serializer": "json",
         "accept_content": ["json"],
         "event_serializer": "json",
-        "task_send_sent_event": True,
-        "task_queues": [Queue(name, _EXCHANGE, routing_key=name) for name in (*BATCH_QUEUES, PREDICTIONS_QUEUE)],
+        # It would double what a hint costs (0.7 ms instead of 0.4 ms), and Flower sees a task when its worker takes it.
+        "task_send_sent_event": False,
+        "task_queues": _queues(),
         "task_default_queue": BATCH_QUEUES[2],
         "task_create_missing_queues": False,
         "enable_utc": True,
         "timezone": "UTC",
     }
+
+
+def _queues() -> list[Queue]:
+    """A queue a priority, and that of single predictions.
+
+    The latter's hints are not kept in Redis until they are acknowledged: that would happen as soon as their task starts anyway,
+    and the ledger knows what was lost. It spares each two round trips.
+    """
+    batches = [Queue(name, _EXCHANGE, routing_key=name) for name in BATCH_QUEUES]
+    return [*batches, Queue(PREDICTIONS_QUEUE, _EXCHANGE, routing_key=PREDICTIONS_QUEUE, no_ack=True)]
 
 
 def _transport() -> dict[str, Any]:

@@ -23,6 +23,7 @@ from api.tracing import about_batch
 from api.watching import events, look, wait_for_news
 from db.batches import Batch, get_batch, list_batches, reconcile
 from db.control import cancel_batch, pause_batch, resume_batch, sweep_batch
+from db.engine import each_alone
 from intake.read import MEDIA_TYPES
 from schemas.batch import (
     BatchListQuerySchema,
@@ -96,7 +97,7 @@ def get_batches(query: dict[str, Any]) -> Response:
     """List batches, the newest first."""
     cursor = after(query.get("cursor"))
     status, priority, limit = query.get("status"), query.get("priority"), query["limit"]
-    with resources().engine.connect() as conn:
+    with each_alone(resources().engine) as conn:
         found = list_batches(conn, status=status, priority=priority, limit=limit + 1, before=cursor)
     page = found[:limit]
     next_cursor = cursor_of(page[-1].submitted_at, page[-1].batch_id) if len(found) > limit else None
@@ -235,7 +236,7 @@ def _steer(batch_id: str, change: Callable[[Connection, str], Batch], already: s
 
 
 def _read(batch_id: str) -> Batch:
-    with resources().engine.connect() as conn:
+    with each_alone(resources().engine) as conn:
         return get_batch(conn, batch_id)
 
 

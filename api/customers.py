@@ -15,7 +15,7 @@ from api.nouns import Noun
 from api.reading import FaultList, all_slices, invalid_customer, verdict
 from api.resources import resources
 from db.customers import StoredCustomer, delete_customer, get_customer, put_customer, upsert_customers
-from db.engine import clock
+from db.engine import clock, each_alone
 from intake.copying import customer_rows
 from intake.read import MEDIA_TYPES
 from intake.tally import Tally
@@ -35,7 +35,7 @@ _FILE: Final = {"schema": {"type": "string", "format": "binary"}}
 @customers.problems(_404="No such customer.")
 def get_one_customer(customer_id: str) -> Response:
     """Read a customer's latest values."""
-    with resources().reader.connect() as conn:
+    with each_alone(resources().engine) as conn:
         return jsonify(_answer(get_customer(conn, customer_id)))
 
 

@@ -53,10 +53,12 @@ def on_starting(_server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Let long polls and event streams end as soon as the worker is asked to stop."""
+    """Listen for scores before the first client waits for one; let long polls end as soon as the worker is asked to stop."""
     from api.resources import resources
 
-    stopping = resources(worker.app.callable).stopping
+    held = resources(worker.app.callable)
+    held.replies.listen()
+    stopping = held.stopping
     stop = signal.getsignal(signal.SIGTERM)
 
     def on_term(number: int, frame: FrameType | None) -> None:

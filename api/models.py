@@ -7,6 +7,7 @@ from flask import Response, jsonify
 from api.answers import model_answer, rfc3339
 from api.nouns import Noun
 from api.resources import resources
+from db.engine import each_alone
 from db.errors import Conflict
 from db.models import Model, activate_model, get_model, list_models
 from schemas.model import ActivationSchema, ModelListSchema, ModelSchema
@@ -18,7 +19,7 @@ models = Noun("models", __name__, description="The models that score, and the on
 @models.response(200, ModelListSchema)
 def get_models() -> Response:
     """List the registered models, the newest first."""
-    with resources().reader.connect() as conn:
+    with each_alone(resources().engine) as conn:
         return jsonify(models=[model_answer(model) for model in list_models(conn)])
 
 
@@ -27,7 +28,7 @@ def get_models() -> Response:
 @models.problems(_404="No such model.")
 def get_one_model(version: str) -> Response:
     """Describe a model."""
-    with resources().reader.connect() as conn:
+    with each_alone(resources().engine) as conn:
         return jsonify(model_answer(get_model(conn, version)))
 
 

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import re
-import time
 from typing import Any, Final
 
-import redis
 from flask import Response, g, jsonify, request
 
 from api.answers import RETRY_AFTER_S, pending_answer, prediction_answer, prediction_path
@@ -15,13 +13,14 @@ from api.errors import ScoringFailed, Unprocessable
 from api.nouns import Noun, headers
 from api.paging import after, cursor_of, link_to_next
 from api.reading import invalid_customer
-from api.resources import Resources, resources
-from api.submit import model_version
-from broker.replies import wait_for
+from api.resources import resources
+from api.singles import Found
 from db.customers import get_customer
+from db.engine import each_alone
 from db.errors import NotFound
-from db.predictions import StoredPrediction, customer_predictions, get_prediction
-from db.requests import PredictionRequest, create_request, get_request
+from db.models import no_active_model, no_such_model
+from db.predictions import StoredPrediction, customer_predictions
+from db.requests import Created, NewRequest
 from schemas.customer import CustomerSchema, read_customer
 from schemas.prediction import (
     PageQuerySchema,
@@ -36,7 +35,6 @@ from scoring.features import CUSTOMER_ID, Code
 
 predictions = Noun("predictions", __name__, description="Score one customer at once, and look scores up.")
 
-_LOOK_EVERY_S: Final = 0.1
 _LARGEST_ID: Final = 2**63 - 1
 _OF_THE_CUSTOMER: Final = (Code.CUSTOMER_NOT_FOUND, Code.CUSTOMER_DELETED)
 _BODY: Final = {
@@ -83,19 +81,17 @@ def post_prediction(query: dict[str, Any]) -> Response:
     It is stored with the customer's history. Past the wait, or with `Prefer: respond-async`, 202 says where it will be.
     """
     customer_id, customer = _customer_of(read_json(resources().settings))
-    with resources().engine.begin() as conn:
-        version = model_version(conn, query.get("model_version"))
-        prediction_id = create_request(
-            conn, customer_id=customer_id, customer=customer, model_version=version, request_id=g.request_id
-        )
-    resources().publisher.publish_request(prediction_id)
     respond_async = _prefers_async()
-    if not respond_async:
-        _wait(resources(), prediction_id)
-    answer = _answer(prediction_id)
+    asked = NewRequest(customer_id, customer, query.get("model_version"), g.request_id)
+    created = resources().singles.ask(asked, durable=respond_async)
+    _check(created, asked)
     if respond_async:
+        answer = _answer(resources().singles.find(created.id))
         answer.headers["Preference-Applied"] = "respond-async"
-    return answer
+        return answer
+    # From the request's beginning: publishing to a Redis that does not answer has taken its part of the time.
+    deadline = g.started + resources().settings.prediction_timeout_seconds
+    return _answer(resources().singles.wait(created.id, deadline=deadline))
 
 
 @predictions.get("/predictions/<prediction_id>")
@@ -104,7 +100,7 @@ def post_prediction(query: dict[str, Any]) -> Response:
 @predictions.problems(_404="No such prediction.")
 def get_one_prediction(prediction_id: str) -> Response:
     """Look a prediction up by its id."""
-    return _answer(_number(prediction_id))
+    return _answer(resources().singles.find(_number(prediction_id)))
 
 
 @predictions.get("/customers/<path:customer_id>/predictions")
@@ -114,7 +110,7 @@ def get_one_prediction(prediction_id: str) -> Response:
 def get_predictions_of_customer(query: dict[str, Any], customer_id: str) -> Response:
     """List a customer's predictions, the newest first."""
     cursor, limit = after(query.get("cursor")), query["limit"]
-    with resources().reader.connect() as conn:
+    with each_alone(resources().engine) as conn:
         get_customer(conn, customer_id)
         before = None if cursor is None else (cursor[0], _number(cursor[1]))
         found = customer_predictions(conn, customer_id, limit=limit + 1, before=before)
@@ -150,35 +146,20 @@ def _prefers_async() -> bool:
     return "respond-async" in {part.split(";")[0].strip() for part in preferences.split(",")}
 
 
-def _wait(held: Resources, prediction_id: int) -> None:
-    """Wait until the prediction is there or the time is over; by Redis, or by looking while Redis is away."""
-    # From the request's beginning: publishing to a Redis that does not answer has taken its part of the time.
-    deadline = g.started + held.settings.prediction_timeout_seconds
-    try:
-        wait_for(held.redis, prediction_id, timeout_s=deadline - time.perf_counter())
-    except redis.RedisError:
-        while time.perf_counter() < deadline and isinstance(_find(prediction_id), PredictionRequest):
-            if held.stopping.wait(_LOOK_EVERY_S):
-                return
+def _check(created: Created, asked: NewRequest) -> None:
+    """Refuse what could not be written, saying why."""
+    if created.model_version is None:
+        if asked.model_version is None:
+            raise no_active_model()
+        raise Unprocessable(str(no_such_model(asked.model_version)), code="unknown_model")
+    if not created.is_known:
+        raise NotFound(
+            f"there is no customer {asked.customer_id!r}; send the customer in full to have it stored and scored",
+            code="customer_not_found",
+        )
 
 
-def _find(prediction_id: int) -> StoredPrediction | PredictionRequest:
-    """The prediction, or the request that will become one; a failed one is found as its request."""
-    with resources().reader.connect() as conn:
-        try:
-            return get_prediction(conn, prediction_id)
-        except NotFound:
-            pass
-        try:
-            found = get_request(conn, prediction_id)
-        except NotFound:
-            # It may have been stored between the two looks; if not, there is none.
-            return get_prediction(conn, prediction_id)
-    return found
-
-
-def _answer(prediction_id: int) -> Response:
-    found = _find(prediction_id)
+def _answer(found: Found) -> Response:
     if isinstance(found, StoredPrediction):
         return jsonify(prediction_answer(found))
     if found.state is RequestState.FAILED:
@@ -186,6 +167,6 @@ def _answer(prediction_id: int) -> Response:
         raise refused(f"The customer could not be scored: {found.error_detail}.", code=found.error_code)
     answer = jsonify(pending_answer(found))
     answer.status_code = 202
-    answer.headers["Location"] = prediction_path(prediction_id)
+    answer.headers["Location"] = prediction_path(found.id)
     answer.headers["Retry-After"] = str(RETRY_AFTER_S)
     return answer

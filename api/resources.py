@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Final, cast
 
 from flask import Flask, current_app
@@ -12,10 +12,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Engine
 
+from api.singles import Singles
 from broker.app import make_producer
 from broker.hints import Publisher, Window
-from broker.replies import make_redis
-from db.engine import autocommitting, make_engine
+from broker.replies import Replies, make_redis
+from db.engine import make_engine
 from settings import Settings
 
 _KEY: Final = "churn"
@@ -29,8 +30,6 @@ class Resources:
 
     Attributes
     ----------
-    reader : Engine
-        The same pool, for views that ask one question: each statement is a transaction of its own.
     probe : redis.Redis
         Gives up soon: readiness that waited for a frozen Redis would time out and take a working process out of service.
     holding : threading.BoundedSemaphore
@@ -41,17 +40,19 @@ class Resources:
 
     settings: Settings
     engine: Engine
-    reader: Engine
     redis: Redis
     probe: Redis
     publisher: Publisher
+    replies: Replies
+    singles: Singles
     holding: threading.BoundedSemaphore
-    stopping: threading.Event = field(default_factory=threading.Event)
+    stopping: threading.Event
 
     def close(self) -> None:
         """End the publisher after its round, and give the connections back."""
         self.stopping.set()
         self.publisher.close()
+        self.replies.close()
         self.engine.dispose()
         self.redis.close()
         self.probe.close()
@@ -73,14 +74,17 @@ def make_resources(settings: Settings) -> Resources:
         retry=Retry(NoBackoff(), 0),
     )
     publisher = Publisher(engine, make_producer(settings), Window.of(settings))
+    replies, stopping = Replies(redis), threading.Event()
     return Resources(
         settings,
         engine,
-        autocommitting(engine),
         redis,
         probe,
         publisher,
+        replies,
+        Singles(engine, publisher, replies, stopping),
         threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE)),
+        stopping,
     )
 
 

@@ -13,6 +13,7 @@ from api.nouns import Noun
 from api.resources import resources
 from api.streams import whole
 from db.batches import Batch, get_batch
+from db.engine import each_alone
 from schemas.batch import DownloadQuerySchema
 
 results = Noun("results", __name__, description="Download the scores and the row errors of a batch.")
@@ -52,7 +53,7 @@ def get_errors(query: dict[str, Any], batch_id: str) -> Response:
 
 
 def _batch(batch_id: str) -> Batch:
-    with resources().reader.connect() as conn:
+    with each_alone(resources().engine) as conn:
         return get_batch(conn, batch_id)
 
 

@@ -11,6 +11,7 @@ from typing import Any, Final
 from api.answers import batch_answer, etag_of
 from api.resources import Resources
 from db.batches import batches_ahead, get_batch
+from db.engine import each_alone
 from schemas.states import BatchStatus
 
 LOOK_EVERY_S: Final = 0.25
@@ -38,7 +39,7 @@ def look(resources: Resources, batch_id: str) -> Look:
     NotFound
         There is none of that id.
     """
-    with resources.reader.connect() as conn:
+    with each_alone(resources.engine) as conn:
         batch = get_batch(conn, batch_id)
         position = batches_ahead(conn, batch_id) if batch.status is BatchStatus.QUEUED else None
     answer = batch_answer(batch, queue_position=position)

@@ -37,7 +37,7 @@ def create_predicting_app() -> Flask:
         customer = read_customer(read_json(resources().settings))
         if isinstance(customer, list):
             raise TypeError(f"the benchmark sent a customer that is not valid: {customer}")
-        scores = scorer.score(table_of(customer))
+        scores = scorer.score(table_of([customer]))
         category = RISK_CATEGORIES[int(scores.risk[0])]
         return jsonify(
             customer_id=customer["customer_id"],

@@ -7,6 +7,7 @@ taken back and the rescuer of any worker publishes it later: Redis can delay wor
 from __future__ import annotations
 
 import threading
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -15,14 +16,12 @@ import structlog
 from celery import Celery
 from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
+from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.errors import DatabaseUnavailable
-from db.hints import ChunkHint, PlanHint, due_chunks, due_plans, due_requests, unpublish
-from schemas.messages import PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH, batch_queue
+from db.hints import ChunkHint, Hint, PlanHint, RequestsHint, due_chunks, due_plans, due_requests, unpublish
+from schemas.messages import PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH, batch_queue
 from settings import Settings
-
-Hint = ChunkHint | PlanHint | int
-"""Work to be done: a chunk to score, a batch to validate, or the id of a single prediction."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -84,9 +83,9 @@ def _message(hint: Hint) -> tuple[str, list[Any], str]:
             return SCORE_CHUNK, [batch_id, chunk_no], batch_queue(priority)
         case PlanHint(batch_id, priority):
             return VALIDATE_BATCH, [batch_id], batch_queue(priority)
-        case int(prediction_id):
-            # As a string, because Flower's JavaScript would round it.
-            return SCORE_CUSTOMER, [str(prediction_id)], PREDICTIONS_QUEUE
+        case RequestsHint(ids):
+            # As strings, because Flower's JavaScript would round them.
+            return SCORE_CUSTOMERS, [[str(prediction_id) for prediction_id in ids]], PREDICTIONS_QUEUE
 
 
 class Publisher:
@@ -112,15 +111,16 @@ class Publisher:
                 self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
                 self._thread.start()
 
-    def publish_request(self, prediction_id: int) -> None:
-        """Send a single prediction's hint now, for its client is waiting; a failure leaves it to the rescuer."""
-        if publish(self._producer, prediction_id):
+    def publish_requests(self, ids: Sequence[int]) -> None:
+        """Send the hint of single predictions now, for their clients are waiting; a failure leaves them to the rescuer."""
+        hint = RequestsHint(tuple(ids))
+        if publish(self._producer, hint):
             return
         try:
             with self._engine.begin() as conn:
-                unpublish(conn, [prediction_id])
-        except DatabaseUnavailable as exc:
-            # The request is committed and its client answered as ever; the mark lapses by itself.
+                unpublish(conn, [hint])
+        except (DatabaseUnavailable, PoolTimeout) as exc:
+            # The requests are committed and their clients answered as ever; the mark lapses by itself.
             _log.warning("mark of a hint not taken back", reason=str(exc))
 
     def close(self) -> None:

@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, Final
 
 from sqlalchemy import Connection, text
 
-from db.engine import copy_in, copy_out
+from db.engine import Prepared, copy_in, copy_out
 from db.errors import NotFound
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURE_NAMES
 
@@ -42,25 +42,37 @@ _UPSERT = text(f"""
      WHERE c.updated_at <= excluded.updated_at
 """)
 
-# The row is written only where a value differs, and never over values that were submitted later.
-_PUT = text(f"""
-    INSERT INTO customers AS c ({_NAMES}, updated_at)
-    VALUES ({", ".join(f":{name}" for name in COLUMNS)}, coalesce(CAST(:submitted_at AS timestamptz), clock_timestamp()))
-        ON CONFLICT (customer_id) DO UPDATE
-       SET ({_FEATURES}, updated_at) = ({", ".join(f"excluded.{name}" for name in FEATURE_NAMES)}, excluded.updated_at)
-     WHERE c.updated_at <= excluded.updated_at
-       AND ({", ".join(f"c.{name}" for name in FEATURE_NAMES)})
-           IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in FEATURE_NAMES)})
-    RETURNING (xmax = 0) AS created
-""")
+
+def put_customers(rows: str) -> str:
+    """SQL that writes rows, of COLUMNS and a time of submission, each customer once.
+
+    A row is written only where a value differs, and never over values that were submitted later.
+    """
+    return f"""
+        INSERT INTO customers AS c ({_NAMES}, updated_at) {rows}
+            ON CONFLICT (customer_id) DO UPDATE
+           SET ({_FEATURES}, updated_at) = ({", ".join(f"excluded.{name}" for name in FEATURE_NAMES)}, excluded.updated_at)
+         WHERE c.updated_at <= excluded.updated_at
+           AND ({", ".join(f"c.{name}" for name in FEATURE_NAMES)})
+               IS DISTINCT FROM ({", ".join(f"excluded.{name}" for name in FEATURE_NAMES)})
+        RETURNING (xmax = 0) AS created
+    """
+
+
+_VALUES: Final = ", ".join(f":{name}" for name in COLUMNS) + ", coalesce(CAST(:submitted_at AS timestamptz), clock_timestamp())"
+_PUT = text(put_customers(f"VALUES ({_VALUES})"))
 
 _GET = text(f"SELECT {_NAMES}, created_at, updated_at FROM customers WHERE customer_id = :customer_id")
+_BY_ID: Final = Prepared("customers_by_id", {"ids": "text[]"}, f"SELECT {_NAMES} FROM customers WHERE customer_id = ANY($1)")
 _UNKNOWN = text("""
     SELECT wanted.customer_id FROM unnest(CAST(:ids AS text[])) AS wanted (customer_id)
      WHERE NOT EXISTS (SELECT FROM customers c WHERE c.customer_id = wanted.customer_id)
 """)
 
-_HOLD_DELETIONS = text("SELECT pg_advisory_xact_lock_shared(7163)")
+DELETION_LOCK: Final = 7163
+"""The advisory lock that the trigger on deletions takes alone and whoever stores predictions takes shared."""
+
+_HOLD_DELETIONS = text(f"SELECT pg_advisory_xact_lock_shared({DELETION_LOCK})")
 # A deletion's time is the database's clock while it ran; one day is far longer than any transaction may stay open.
 _DELETED = text("""
     SELECT d.customer_id FROM customer_deletions d
@@ -98,6 +110,12 @@ def get_customer(conn: Connection, customer_id: str) -> StoredCustomer:
         raise NotFound(f"there is no customer {customer_id!r}", code="customer_not_found")
     values = {name: getattr(row, name) for name in COLUMNS}
     return StoredCustomer(values, row.created_at, row.updated_at)
+
+
+def customers_by_id(conn: Connection, ids: Sequence[str]) -> dict[str, Mapping[str, Any]]:
+    """The values of customers by id and column; unknown ids are left out."""
+    found = _BY_ID.rows(conn, ids=list(ids))
+    return {row[0]: dict(zip(COLUMNS, row, strict=True)) for row in found}
 
 
 def put_customer(conn: Connection, customer: Mapping[str, Any], *, submitted_at: datetime | None = None) -> bool:

@@ -32,6 +32,19 @@ class PlanHint:
     priority: Priority
 
 
+@dataclass(frozen=True, slots=True)
+class RequestsHint:
+    """Single predictions that some worker should score in one go."""
+
+    ids: tuple[int, ...]
+
+
+Hint = ChunkHint | PlanHint | RequestsHint
+"""Work to be done."""
+
+_REQUESTS_A_HINT = 64
+
+
 # `turn` orders the candidates: each batch's first chunk comes before any batch's second, so batches of one priority take turns,
 # and a lower priority's turns come at 2, 4 and 8 times the distance. That alone would starve the low ones, for two urgent
 # batches can fill the window with turns below 8: so a priority that has nothing under way comes first with one chunk.
@@ -103,7 +116,7 @@ _DUE_REQUESTS = text("""
     RETURNING r.id
 """)
 
-_UNPUBLISH_REQUEST = text("UPDATE prediction_requests SET published_at = NULL WHERE id = :id AND state = 'pending'")
+_UNPUBLISH_REQUESTS = text("UPDATE prediction_requests SET published_at = NULL WHERE id = ANY(:ids) AND state = 'pending'")
 
 
 def due_chunks(conn: Connection, *, window: int, batch_window: int, republish_s: float) -> list[ChunkHint]:
@@ -127,12 +140,13 @@ def due_plans(conn: Connection, *, republish_s: float) -> list[PlanHint]:
     return [PlanHint(r.batch_id, Priority(r.priority)) for r in conn.execute(_DUE_PLANS, {"republish_s": republish_s})]
 
 
-def due_requests(conn: Connection, *, republish_s: float) -> list[int]:
-    """Single predictions that a worker should score now, by id."""
-    return [int(r.id) for r in conn.execute(_DUE_REQUESTS, {"republish_s": republish_s})]
+def due_requests(conn: Connection, *, republish_s: float) -> list[RequestsHint]:
+    """Single predictions that a worker should score now."""
+    ids = [int(r.id) for r in conn.execute(_DUE_REQUESTS, {"republish_s": republish_s})]
+    return [RequestsHint(tuple(ids[n : n + _REQUESTS_A_HINT])) for n in range(0, len(ids), _REQUESTS_A_HINT)]
 
 
-def unpublish(conn: Connection, hints: Sequence[ChunkHint | PlanHint | int]) -> None:
+def unpublish(conn: Connection, hints: Sequence[Hint]) -> None:
     """Take the mark back from hints that the queue did not take, so that the next round sends them at once."""
     for hint in hints:
         match hint:
@@ -140,5 +154,5 @@ def unpublish(conn: Connection, hints: Sequence[ChunkHint | PlanHint | int]) -> 
                 conn.execute(_UNPUBLISH_CHUNK, {"batch_id": batch_id, "chunk_no": chunk_no})
             case PlanHint(batch_id, _):
                 conn.execute(_UNPUBLISH_PLAN, {"batch_id": batch_id})
-            case int(request_id):
-                conn.execute(_UNPUBLISH_REQUEST, {"id": request_id})
+            case RequestsHint(ids):
+                conn.execute(_UNPUBLISH_REQUESTS, {"ids": list(ids)})

@@ -100,7 +100,7 @@ def get_model(conn: Connection, version: str) -> Model:
     """
     row = conn.execute(_GET, {"version": version}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no model {version!r}; see GET /api/v1/models for those registered", code="model_not_found")
+        raise no_such_model(version)
     return _model(row)
 
 
@@ -114,8 +114,18 @@ def current_model(conn: Connection) -> Model:
     """
     row = conn.execute(_CHAMPION).one_or_none()
     if row is None:
-        raise Conflict("no model is active; train one and run `churn models activate VERSION`", code="no_active_model")
+        raise no_active_model()
     return _model(row)
+
+
+def no_such_model(version: str) -> NotFound:
+    """What is raised where a version is not registered."""
+    return NotFound(f"there is no model {version!r}; see GET /api/v1/models for those registered", code="model_not_found")
+
+
+def no_active_model() -> Conflict:
+    """What is raised where there is no champion."""
+    return Conflict("no model is active; train one and run `churn models activate VERSION`", code="no_active_model")
 
 
 def list_models(conn: Connection) -> list[Model]:

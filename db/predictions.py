@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, BinaryIO, Final
@@ -11,7 +11,7 @@ from typing import Any, BinaryIO, Final
 from sqlalchemy import Connection, Row, text
 
 from db.batches import BATCH_ID_BASE, ROWS_A_BATCH, Batch
-from db.engine import copy_in, copy_out
+from db.engine import Prepared, copy_in, copy_out
 from db.errors import NotFound
 
 STORED_COLUMNS: Final = (
@@ -28,11 +28,6 @@ STORED_COLUMNS: Final = (
 """Columns of the CSV that `store_predictions` takes."""
 
 _COPY: Final = f"COPY prediction_history ({', '.join(STORED_COLUMNS)}) FROM STDIN (FORMAT csv)"
-
-_STORE_ONE = text("""
-    INSERT INTO prediction_history (id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt)
-    VALUES (:id, :customer_id, :churn_probability, :confidence_score, :risk_category, :model_version, :attempt)
-""")
 
 RESULT_COLUMNS: Final = (
     "row",
@@ -67,8 +62,6 @@ _WRITTEN: Final = """
 """
 _FORMULAS: Final = ["=", "+", "-", "@", "\t", "\r"]
 
-_GET = text("SELECT * FROM prediction_history WHERE id = :id")
-
 _OF_CUSTOMER = text("""
     SELECT * FROM prediction_history
      WHERE customer_id = :customer_id
@@ -100,27 +93,16 @@ class StoredPrediction:
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
-class NewPrediction:
-    """A single prediction to be stored."""
-
-    id: int
-    customer_id: str
-    churn_probability: float
-    confidence_score: float
-    risk_category: str
-    model_version: str
-    attempt: int
+_GET: Final = Prepared(
+    "get_predictions",
+    {"ids": "bigint[]"},
+    f"SELECT {', '.join(StoredPrediction.__slots__)} FROM prediction_history WHERE id = ANY($1)",
+)
 
 
 def store_predictions(conn: Connection, rows: BinaryIO) -> int:
     """Write predictions as one set: CSV in STORED_COLUMNS order, without a header."""
     return copy_in(conn, _COPY, rows)
-
-
-def store_prediction(conn: Connection, new: NewPrediction) -> None:
-    """Write one single prediction."""
-    conn.execute(_STORE_ONE, {name: getattr(new, name) for name in NewPrediction.__slots__})
 
 
 def results_page(conn: Connection, batch: Batch, *, first_row: int, end_row: int) -> bytes:
@@ -157,18 +139,23 @@ def most_at_risk(conn: Connection, batch: Batch, *, limit: int) -> list[StoredPr
     return [_stored(row) for row in conn.execute(_TOP, {"first_id": base, "end_id": base + ROWS_A_BATCH, "limit": limit})]
 
 
+def get_predictions(conn: Connection, ids: Sequence[int]) -> dict[int, StoredPrediction]:
+    """Read predictions by id; a single one that is still waiting is left out (see db.requests)."""
+    return {row[0]: StoredPrediction(*row) for row in _GET.rows(conn, ids=list(ids))}
+
+
 def get_prediction(conn: Connection, prediction_id: int) -> StoredPrediction:
     """Read one prediction.
 
     Raises
     ------
     NotFound
-        None of that id is stored; a single one may still be waiting (see db.requests).
+        None of that id is stored; a single one may still be waiting.
     """
-    row = conn.execute(_GET, {"id": prediction_id}).one_or_none()
-    if row is None:
+    found = get_predictions(conn, [prediction_id])
+    if not found:
         raise NotFound(f"there is no prediction {str(prediction_id)!r}", code="prediction_not_found")
-    return _stored(row)
+    return found[prediction_id]
 
 
 def customer_predictions(

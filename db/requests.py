@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from db.engine import to_json
-from db.errors import FenceLost, NotFound
+from db.customers import DELETION_LOCK, put_customers
+from db.engine import Prepared, to_json
 from schemas.states import RequestState
+from scoring.features import COLUMNS
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,6 +26,38 @@ class PredictionRequest:
     error_code: str | None
     error_detail: str | None
     submitted_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class NewRequest:
+    """What a client asks.
+
+    Attributes
+    ----------
+    customer : mapping or None
+        The customer in full; None for a stored one.
+    model_version : str or None
+        None for the champion.
+    """
+
+    customer_id: str
+    customer: Mapping[str, Any] | None
+    model_version: str | None
+    request_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Created:
+    """What became of a request; it was written if there is a model and the customer is known."""
+
+    id: int
+    model_version: str | None
+    is_known: bool
+
+    @property
+    def was_written(self) -> bool:
+        """Whether there is such a request now."""
+        return self.is_known and self.model_version is not None
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,30 +79,90 @@ class RequestClaim:
     request_id: str | None
 
 
-_CREATE = text("""
-    INSERT INTO prediction_requests (customer_id, customer, model_version, request_id, published_at)
-    VALUES (:customer_id, CAST(:customer AS jsonb), :model_version, :request_id, clock_timestamp())
-    RETURNING id
-""")
+@dataclass(frozen=True, slots=True)
+class ScoredRequest:
+    """A claimed request with its score."""
 
-_CREATE_STORED = text("""
-    INSERT INTO prediction_requests (customer_id, model_version, request_id, published_at)
-    SELECT customer_id, :model_version, :request_id, clock_timestamp() FROM customers WHERE customer_id = :customer_id
-    RETURNING id
-""")
+    claim: RequestClaim
+    churn_probability: float
+    confidence_score: float
+    risk_category: str
+
+
+# Lost in a crash of Postgres, what such a commit wrote is as if it had not happened yet: nobody has been told of it.
+_UNHURRIED: Final = "SET LOCAL synchronous_commit = off;"
+
+# One statement for many: what each needs is looked up beside the insert, so that one client's mistake fails no other's request.
+_CREATE_SQL: Final = """
+    WITH asked AS (
+        SELECT a.place, nextval('single_prediction_ids') AS id, a.customer_id, a.customer, a.request_id,
+               CASE WHEN a.model_version IS NULL THEN (SELECT version FROM models WHERE state = 'champion')
+                    ELSE (SELECT version FROM models WHERE version = a.model_version) END AS model_version,
+               a.customer IS NOT NULL OR EXISTS (SELECT FROM customers c WHERE c.customer_id = a.customer_id) AS is_known
+          FROM jsonb_to_recordset($1)
+               AS a (place int, customer_id text, customer jsonb, model_version text, request_id text)),
+    made AS (
+        INSERT INTO prediction_requests (id, customer_id, customer, model_version, request_id, published_at)
+        SELECT id, customer_id, customer, model_version, request_id, clock_timestamp()
+          FROM asked WHERE is_known AND model_version IS NOT NULL)
+    SELECT id, model_version, is_known FROM asked ORDER BY place"""
+_CREATE: Final = Prepared("create_requests", {"asked": "jsonb"}, _CREATE_SQL, before=_UNHURRIED)
+_CREATE_DURABLY: Final = Prepared("create_requests_durably", {"asked": "jsonb"}, _CREATE_SQL)
+
+# A request is written again, changing nothing, only to have a commit that waits for the disk.
+_MAKE_DURABLE = text("UPDATE prediction_requests SET published_at = published_at WHERE id = :id")
 
 _GET = text("""
     SELECT id, customer_id, state, model_version, error_code, error_detail, submitted_at FROM prediction_requests WHERE id = :id
 """)
 
-_CLAIM = text("""
+_CLAIM: Final = Prepared(
+    "claim_requests",
+    {"ids": "bigint[]", "lease_s": "float8"},
+    """
     UPDATE prediction_requests
-       SET state = 'running', attempt = attempt + 1, lease_until = clock_timestamp() + make_interval(secs => :lease_s)
-     WHERE id = :id AND state = 'pending' AND available_at <= clock_timestamp()
+       SET state = 'running', attempt = attempt + 1, lease_until = clock_timestamp() + make_interval(secs => $2)
+     WHERE id = ANY($1) AND state = 'pending' AND available_at <= clock_timestamp()
     RETURNING id, attempt, customer_id, customer, model_version, submitted_at, request_id
-""")
+    """,
+    before=_UNHURRIED,
+)
 
-_FINISH = text("DELETE FROM prediction_requests WHERE id = :id AND state = 'running' AND attempt = :attempt")
+# The fence, the customer's latest values and the prediction, in one statement behind the lock that keeps customers from being
+# deleted; see db.customers.hold_deletions for which deletions count. What has not been returned was not stored.
+_FINISH: Final = Prepared(
+    "finish_requests",
+    {
+        "ids": "bigint[]",
+        "attempts": "int[]",
+        "churn_probabilities": "float8[]",
+        "confidence_scores": "float8[]",
+        "risk_categories": "text[]",
+    },
+    f"""
+    WITH scored AS (
+        SELECT * FROM unnest($1, $2, $3, $4, CAST($5 AS risk_category[]))
+                   AS s (id, attempt, churn_probability, confidence_score, risk_category)),
+    mine AS (
+        DELETE FROM prediction_requests r USING scored s
+         WHERE r.id = s.id AND r.state = 'running' AND r.attempt = s.attempt
+           AND NOT EXISTS (
+               SELECT FROM customer_deletions d
+                WHERE d.customer_id = r.customer_id
+                  AND d.deleted_at > r.submitted_at - CASE WHEN r.customer IS NULL THEN interval '1 day' ELSE interval '0' END
+                  AND NOT EXISTS (SELECT FROM customers c WHERE c.customer_id = r.customer_id))
+        RETURNING r.id, r.customer_id, r.customer, r.model_version, r.submitted_at, s.attempt, s.churn_probability,
+                  s.confidence_score, s.risk_category),
+    latest AS (
+        SELECT DISTINCT ON (customer_id) jsonb_populate_record(NULL::customers, customer) AS c, submitted_at
+          FROM mine WHERE customer IS NOT NULL ORDER BY customer_id, submitted_at DESC, id DESC),
+    put AS ({put_customers("SELECT " + ", ".join(f"(c).{name}" for name in COLUMNS) + ", submitted_at FROM latest")})
+    INSERT INTO prediction_history (id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt)
+    SELECT id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt FROM mine
+    RETURNING id
+    """,
+    before=f"SELECT pg_advisory_xact_lock_shared({DELETION_LOCK});",
+)
 
 _FAIL = text("""
     UPDATE prediction_requests
@@ -85,66 +178,72 @@ _RELEASE = text("""
 """)
 
 
-def create_request(
-    conn: Connection, *, customer_id: str, customer: Mapping[str, Any] | None, model_version: str, request_id: str | None
-) -> int:
-    """Write a request for one prediction, marked as published: send the hint after the commit.
+def create_requests(conn: Connection, asked: Sequence[NewRequest], *, durable: bool) -> list[Created]:
+    """Write requests, marked as published: send the hints after the commit.
 
     Parameters
     ----------
-    customer : mapping or None
-        The customer in full; None for a stored one.
+    durable : bool
+        Whether to wait for the disk. A client that waits for its score needs no more than the prediction's own commit; before
+        one is told that the score will come, see `make_durable`.
 
-    Raises
-    ------
-    NotFound
-        No stored customer has that id.
+    Returns
+    -------
+    list of Created
+        In the order of `asked`; those without a model or of an unknown customer were not written.
     """
-    values = {"customer_id": customer_id, "model_version": model_version, "request_id": request_id}
-    if customer is not None:
-        return int(conn.execute(_CREATE, {**values, "customer": to_json(customer)}).scalar_one())
-    created = conn.execute(_CREATE_STORED, values).scalar_one_or_none()
-    if created is None:
-        raise NotFound(
-            f"there is no customer {customer_id!r}; send the customer in full to have it stored and scored",
-            code="customer_not_found",
-        )
-    return int(created)
+    rows = [
+        {
+            "place": place,
+            "customer_id": new.customer_id,
+            "customer": new.customer,
+            "model_version": new.model_version,
+            "request_id": new.request_id,
+        }
+        for place, new in enumerate(asked)
+    ]
+    create = _CREATE_DURABLY if durable else _CREATE
+    return [Created(*row) for row in create.rows(conn, asked=to_json(rows))]
 
 
-def get_request(conn: Connection, request_id: int) -> PredictionRequest:
-    """Read a waiting or failed request.
+def make_durable(conn: Connection, request_id: int) -> None:
+    """See to it that a request outlives a crash of Postgres, however it was written; its commit waits for the disk."""
+    conn.execute(_MAKE_DURABLE, {"id": request_id})
 
-    Raises
-    ------
-    NotFound
-        There is none: it was never made, or it is done and lies in prediction_history.
-    """
+
+def get_request(conn: Connection, request_id: int) -> PredictionRequest | None:
+    """Read a waiting or failed request; None where it was never made, or is done and lies in prediction_history."""
     row = conn.execute(_GET, {"id": request_id}).one_or_none()
     if row is None:
-        raise NotFound(f"there is no prediction {str(request_id)!r}", code="prediction_not_found")
+        return None
     state = RequestState(row.state)
     return PredictionRequest(
         row.id, row.customer_id, state, row.model_version, row.error_code, row.error_detail, row.submitted_at
     )
 
 
-def claim_request(conn: Connection, request_id: int, *, lease_s: float) -> RequestClaim | None:
-    """Take a pending request for one attempt; None when there is nothing to do."""
-    row = conn.execute(_CLAIM, {"id": request_id, "lease_s": lease_s}).one_or_none()
-    return None if row is None else RequestClaim(**row._mapping)
+def claim_requests(conn: Connection, ids: Sequence[int], *, lease_s: float) -> list[RequestClaim]:
+    """Take those of the requests that are pending for one attempt; the others belong to someone else or are done."""
+    return [RequestClaim(*row) for row in _CLAIM.rows(conn, ids=list(ids), lease_s=lease_s)]
 
 
-def finish_request(conn: Connection, claim: RequestClaim) -> None:
-    """Remove the request; first in the transaction that stores its prediction.
+def finish_requests(conn: Connection, scored: Sequence[ScoredRequest]) -> set[int]:
+    """Put predictions in the place of their requests, and customers that came in full into that of their latest values.
 
-    Raises
-    ------
-    FenceLost
-        Another attempt has it; roll back.
+    Returns
+    -------
+    set of int
+        Ids of those that were stored. Another attempt has the others, or their customer was deleted meanwhile.
     """
-    if conn.execute(_FINISH, {"id": claim.id, "attempt": claim.attempt}).rowcount != 1:
-        raise FenceLost(f"prediction {claim.id} attempt {claim.attempt}")
+    stored = _FINISH.rows(
+        conn,
+        ids=[one.claim.id for one in scored],
+        attempts=[one.claim.attempt for one in scored],
+        churn_probabilities=[one.churn_probability for one in scored],
+        confidence_scores=[one.confidence_score for one in scored],
+        risk_categories=[str(one.risk_category) for one in scored],
+    )
+    return {row[0] for row in stored}
 
 
 def fail_request(conn: Connection, claim: RequestClaim, *, code: str, detail: str) -> None:

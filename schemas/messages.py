@@ -15,8 +15,8 @@ SCORE_CHUNK: Final = "score chunk"
 VALIDATE_BATCH: Final = "validate batch"
 """Arguments: batch_id."""
 
-SCORE_CUSTOMER: Final = "score customer"
-"""Arguments: prediction id, as a string."""
+SCORE_CUSTOMERS: Final = "score customers"
+"""Arguments: a list of prediction ids, as strings: those whose clients asked at about the same time."""
 
 PREDICTIONS_QUEUE: Final = "predictions"
 """Single predictions, consumed by workers of their own, so that they never wait behind a batch."""

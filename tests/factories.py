@@ -18,6 +18,7 @@ from db.customers import hold_deletions, put_customer, upsert_customers
 from db.models import activate_model, register_model
 from db.planning import Plan, set_planned, store_chunks
 from db.predictions import STORED_COLUMNS, store_predictions
+from db.requests import NewRequest, RequestClaim, ScoredRequest, claim_requests, create_requests, finish_requests
 from db.row_errors import RowError, store_row_errors
 from db.uploads import store_upload
 from intake.chunks import ChunkInput, decode, encode
@@ -190,6 +191,50 @@ def predictions_csv(
 def customers_csv(customers: Iterable[Mapping[str, Any]]) -> BinaryIO:
     """Rows for `upsert_customers`."""
     return _csv([given[name] for name in COLUMNS] for given in customers)
+
+
+def add_request(
+    conn: Connection, customer: Mapping[str, Any] | str, *, model: str | None = MODEL, request_id: str = "r"
+) -> int:
+    """A single prediction that waits, for a customer in full or the id of a stored one; returns its id."""
+    in_full = None if isinstance(customer, str) else customer
+    customer_id = customer if isinstance(customer, str) else str(customer[CUSTOMER_ID])
+    (created,) = create_requests(conn, [NewRequest(customer_id, in_full, model, request_id)], durable=True)
+    assert created.was_written, created
+    return created.id
+
+
+def score_requests(conn: Connection, *ids: int, churn_probability: float = _CHURN_PROBABILITY) -> set[int]:
+    """Claim single predictions and finish them as a worker does, with invented scores; returns those that were stored."""
+    return finish_requests(conn, [scored(held, churn_probability) for held in claim_requests(conn, ids, lease_s=60)])
+
+
+def scored(claimed: RequestClaim, churn_probability: float = _CHURN_PROBABILITY) -> ScoredRequest:
+    """A claimed single prediction with an invented score."""
+    return ScoredRequest(claimed, churn_probability, max(churn_probability, 1 - churn_probability), "low")
+
+
+def add_prediction(conn: Connection, prediction_id: int, **values: Any) -> dict[str, Any]:
+    """A stored single prediction of a chosen id; returns its values by column."""
+    row = {
+        "id": prediction_id,
+        "customer_id": "C-0",
+        "churn_probability": 0.7,
+        "confidence_score": 0.7,
+        "risk_category": "high",
+        "model_version": MODEL,
+        "attempt": 1,
+        **values,
+    }
+    marks = ", ".join(f":{name}" for name in row)
+    conn.execute(text(f"INSERT INTO prediction_history ({', '.join(row)}) VALUES ({marks})"), row)
+    return row
+
+
+def claim_one(conn: Connection, request_id: int, *, lease_s: float = 60) -> RequestClaim:
+    """Claim a single prediction that must be there to be claimed."""
+    (claimed,) = claim_requests(conn, [request_id], lease_s=lease_s)
+    return claimed
 
 
 def lapse(conn: Connection, batch_id: str = "b") -> None:

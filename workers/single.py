@@ -1,17 +1,32 @@
-"""Scoring one customer whose client is waiting: the same promises as a chunk's, in as few steps as they allow."""
+"""Scoring customers whose clients are waiting: the same promises as a chunk's, in as few steps as they allow.
+
+A hint names all that were asked for at about the same time, so that under load one claim, one pass over the model and one
+commit serve many; alone, a customer costs no more for it.
+"""
 
 from __future__ import annotations
 
-from typing import Final
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import groupby
+from operator import attrgetter
+from typing import Any, Final
 
 import redis
 import structlog
+from sqlalchemy import Connection
 
 from broker.replies import announce
-from db.customers import get_customer, hold_deletions, put_customer
-from db.errors import DatabaseUnavailable, FenceLost, NotFound
-from db.predictions import NewPrediction, store_prediction
-from db.requests import RequestClaim, claim_request, fail_request, finish_request, release_request
+from db.customers import customers_by_id
+from db.engine import each_alone
+from db.errors import DatabaseUnavailable
+from db.requests import (
+    RequestClaim,
+    ScoredRequest,
+    claim_requests,
+    fail_request,
+    finish_requests,
+    release_request,
+)
 from scoring.errors import ModelError, Transient
 from scoring.features import Code
 from scoring.risk import RISK_CATEGORIES
@@ -20,79 +35,103 @@ from workers.resources import Resources
 from workers.stored import table_of
 
 _BACKOFF_S: Final = 1.0
+_GONE: Final = "the customer was deleted before it could be scored"
 _log: Final = structlog.get_logger(__name__)
 
+_of_version: Final = attrgetter("model_version")
 
-def score_customer(resources: Resources, prediction_id: int) -> None:
-    """Score the single prediction that a hint names, if it still waits, and tell whoever waits for it."""
-    with resources.engine.begin() as conn:
-        claim = claim_request(conn, prediction_id, lease_s=resources.settings.lease_seconds)
-    if claim is None:
+
+def score_customers(resources: Resources, prediction_ids: Sequence[int]) -> None:
+    """Score the single predictions that a hint names, those that still wait, and tell whoever waits for them."""
+    with each_alone(resources.engine) as conn:
+        claims = claim_requests(conn, prediction_ids, lease_s=resources.settings.lease_seconds)
+    settled: list[int] = []
+    for version, of_version in groupby(sorted(claims, key=_of_version), key=_of_version):
+        settled += _score_group(resources, version, list(of_version))
+    if not settled:
         return
-    log = _log.bind(prediction_id=str(prediction_id), request_id=claim.request_id)
     try:
-        _score_claimed(resources, claim)
-    except FenceLost:
-        log.warning("prediction belongs to another attempt; result dropped")
-        return
-    except NotFound:
-        _fail(resources, claim, Code.CUSTOMER_NOT_FOUND, "the customer was deleted before it could be scored")
-    except (ModelError, Transient) as exc:
-        log.warning("prediction given back", reason=str(exc))
-        _release(resources, claim)
-        return
-    except Exception as exc:
-        log.exception("prediction failed")
-        if claim.attempt < resources.settings.max_attempts:
-            _release(resources, claim)
-            return
-        _fail(resources, claim, Code.SCORING_FAILED, f"{type(exc).__name__} in every attempt")
-    try:
-        announce(resources.redis, prediction_id)
+        announce(resources.redis, settled)
     except redis.RedisError as exc:
-        log.warning("prediction not announced; its client will find it in the database", reason=str(exc))
+        _log.warning("predictions not announced; their clients will find them in the database", reason=str(exc))
 
 
-def _score_claimed(resources: Resources, claim: RequestClaim) -> None:
-    scorer = resources.scorer(claim.model_version)
-    if claim.customer is None:
-        with resources.engine.connect() as conn:
-            customer = get_customer(conn, claim.customer_id).values
-    else:
-        customer = claim.customer
+def _score_group(resources: Resources, version: str, claims: list[RequestClaim]) -> list[int]:
+    """Score claims on one model; returns the ids of those that are stored or have failed for good."""
+    log = _log.bind(prediction_ids=[str(claim.id) for claim in claims], request_ids=[claim.request_id for claim in claims])
+    try:
+        stored, lost = _score_claimed(resources, version, claims)
+    except (ModelError, Transient) as exc:
+        log.warning("predictions given back", reason=str(exc))
+        _release(resources, claims)
+        return []
+    except Exception as exc:
+        if len(claims) > 1:
+            # One of them may be at fault, and the others' clients wait for nothing.
+            return [done for claim in claims for done in _score_group(resources, version, [claim])]
+        log.exception("prediction failed")
+        if claims[0].attempt < resources.settings.max_attempts:
+            _release(resources, claims)
+            return []
+        return _fail(resources, claims, Code.SCORING_FAILED, f"{type(exc).__name__} in every attempt")
+    if lost:
+        # Those of another attempt are not changed by it, and not announced twice to any effect.
+        _fail(resources, lost, Code.CUSTOMER_NOT_FOUND, _GONE)
+    return [*stored, *(claim.id for claim in lost)]
+
+
+def _score_claimed(resources: Resources, version: str, claims: list[RequestClaim]) -> tuple[set[int], list[RequestClaim]]:
+    """Score and store; returns the ids that were stored, and the claims that were not: their customers or fences are lost."""
+    scorer = resources.scorer(version)
+    customers = _customers_of(resources, claims)
+    present = [claim for claim in claims if claim.id in customers]
+    if not present:
+        return set(), claims
     with metrics.inference_seconds():
-        scores = scorer.score(table_of(customer))
-    risk = RISK_CATEGORIES[int(scores.risk[0])]
-    new = NewPrediction(
-        id=claim.id,
-        customer_id=claim.customer_id,
-        churn_probability=float(scores.churn_probability[0]),
-        confidence_score=float(scores.confidence[0]),
-        risk_category=risk,
-        model_version=claim.model_version,
-        attempt=claim.attempt,
-    )
-    with resources.engine.begin() as conn:
-        finish_request(conn, claim)
-        if claim.customer_id in hold_deletions(conn, since=claim.submitted_at, in_full=claim.customer is not None):
-            raise NotFound("the customer was deleted", code=Code.CUSTOMER_DELETED)
-        if claim.customer is not None:
-            put_customer(conn, claim.customer, submitted_at=claim.submitted_at)
-        store_prediction(conn, new)
-    metrics.predicted(claim.model_version, risk, source="single")
+        scores = scorer.score(table_of([customers[claim.id] for claim in present]))
+    scored = [
+        ScoredRequest(claim, float(probability), float(confidence), RISK_CATEGORIES[int(risk)])
+        for claim, probability, confidence, risk in zip(
+            present, scores.churn_probability, scores.confidence, scores.risk, strict=True
+        )
+    ]
+    with each_alone(resources.engine) as conn:
+        stored = finish_requests(conn, scored)
+    for one in scored:
+        if one.claim.id in stored:
+            metrics.predicted(version, one.risk_category, source="single")
+    lost = [claim for claim in claims if claim.id not in stored]
+    if lost:
+        _log.warning("predictions not stored: deleted customers or other attempts", prediction_ids=[str(c.id) for c in lost])
+    return stored, lost
 
 
-def _fail(resources: Resources, claim: RequestClaim, code: Code, detail: str) -> None:
+def _customers_of(resources: Resources, claims: Iterable[RequestClaim]) -> dict[int, Mapping[str, Any]]:
+    """The customers in full by prediction id, those of stored ones as they are now; whoever is gone is left out."""
+    in_full: dict[int, Mapping[str, Any]] = {claim.id: claim.customer for claim in claims if claim.customer is not None}
+    named = {claim.id: claim.customer_id for claim in claims if claim.customer is None}
+    if not named:
+        return in_full
+    with each_alone(resources.engine) as conn:
+        found = customers_by_id(conn, list(named.values()))
+    return in_full | {prediction_id: found[name] for prediction_id, name in named.items() if name in found}
+
+
+def _fail(resources: Resources, claims: Sequence[RequestClaim], code: Code, detail: str) -> list[int]:
+    _unless_away(resources, claims, lambda conn, claim: fail_request(conn, claim, code=code, detail=detail))
+    return [claim.id for claim in claims]
+
+
+def _release(resources: Resources, claims: Sequence[RequestClaim]) -> None:
+    _unless_away(resources, claims, lambda conn, claim: release_request(conn, claim, backoff_s=_BACKOFF_S))
+
+
+def _unless_away(
+    resources: Resources, claims: Sequence[RequestClaim], change: Callable[[Connection, RequestClaim], None]
+) -> None:
     try:
         with resources.engine.begin() as conn:
-            fail_request(conn, claim, code=code, detail=detail)
+            for claim in claims:
+                change(conn, claim)
     except DatabaseUnavailable:
-        _log.warning("prediction left to its lease", prediction_id=str(claim.id))
-
-
-def _release(resources: Resources, claim: RequestClaim) -> None:
-    try:
-        with resources.engine.begin() as conn:
-            release_request(conn, claim, backoff_s=_BACKOFF_S)
-    except DatabaseUnavailable:
-        _log.warning("prediction left to its lease", prediction_id=str(claim.id))
+        _log.warning("predictions left to their lease", prediction_ids=[str(claim.id) for claim in claims])

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -54,15 +54,17 @@ def select_stored(copied: bytes, wanted: pa.Table) -> pa.Table:
     return pa.Table.from_arrays(columns, schema=CUSTOMER_SCHEMA)
 
 
-def table_of(customer: Mapping[str, Any]) -> pa.Table:
-    """One customer as a table of one row; its values are typed as `schemas.customer` reads them."""
-    columns: list[Any] = [pa.array([0], pa.int32()), pa.array([customer[CUSTOMER_ID]], pa.string())]
+def table_of(customers: Sequence[Mapping[str, Any]]) -> pa.Table:
+    """A few customers as a table; their values are typed as `schemas.customer` or Postgres gives them."""
+    ids = [customer[CUSTOMER_ID] for customer in customers]
+    columns: list[Any] = [pa.array(range(len(ids)), pa.int32()), pa.array(ids, pa.string())]
     for feature in FEATURES:
+        values = [customer[feature.name] for customer in customers]
         if feature.kind is Kind.CATEGORY:
-            columns.append(_typed(feature, pa.chunked_array([pa.array([customer[feature.name]], pa.string())])))
+            columns.append(_typed(feature, pa.chunked_array([pa.array(values, pa.string())])))
         else:
-            value = customer[feature.name]
-            columns.append(pa.array([float(value) if isinstance(value, Decimal) else value], arrow_type(feature)))
+            plain = [float(value) if isinstance(value, Decimal) else value for value in values]
+            columns.append(pa.array(plain, arrow_type(feature)))
     return pa.Table.from_arrays(columns, schema=CUSTOMER_SCHEMA)
 
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from celery import Celery
 
-from schemas.messages import SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH
+from schemas.messages import SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 from workers import lifecycle
 from workers.chunk import score_chunk
 from workers.plan import validate_batch
-from workers.single import score_customer
+from workers.single import score_customers
 
 
 def register_tasks(app: Celery) -> None:
@@ -24,7 +24,7 @@ def register_tasks(app: Celery) -> None:
         """Read and validate the input of a batch."""
         validate_batch(lifecycle.resources(), batch_id)
 
-    @app.task(name=SCORE_CUSTOMER, shared=False)
-    def score_customer_task(prediction_id: str) -> None:
-        """Score one customer."""
-        score_customer(lifecycle.resources(), int(prediction_id))
+    @app.task(name=SCORE_CUSTOMERS, shared=False)
+    def score_customers_task(prediction_ids: list[str]) -> None:
+        """Score customers whose clients wait."""
+        score_customers(lifecycle.resources(), [int(prediction_id) for prediction_id in prediction_ids])

@@ -125,7 +125,7 @@ def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout,
         workers = flower.get("/api/workers", params={"refresh": "true"}, timeout=30).json()
         assert {name.split("@")[0] for name in workers} == {"batch", "interactive"}
         registered = {task for worker in workers.values() for task in worker["registered"]}
-    assert {"score chunk", "score customer", "validate batch"} <= registered
+    assert {"score chunk", "score customers", "validate batch"} <= registered
     run(layout, env, "down")
 
 

@@ -13,12 +13,12 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
+from api.resources import resources
 from broker.replies import announce
-from db.predictions import NewPrediction, store_prediction
-from db.requests import claim_request, fail_request, finish_request
+from db.requests import ScoredRequest, fail_request, finish_requests
 from scoring.features import Code
 from tests.asking import PREFIX, refused, score_all
-from tests.factories import MODEL, add_batch, add_customers, add_model, customer
+from tests.factories import MODEL, add_batch, add_customers, add_model, claim_one, customer
 
 Play = Callable[..., threading.Thread]
 
@@ -32,28 +32,13 @@ def waiting_id(ledger: Engine) -> int | None:
 def store_result(ledger: Engine, prediction_id: int) -> None:
     """Score a waiting request as the worker does."""
     with ledger.begin() as conn:
-        claim = claim_request(conn, prediction_id, lease_s=60)
-        assert claim is not None
-        finish_request(conn, claim)
-        store_prediction(
-            conn,
-            NewPrediction(
-                id=claim.id,
-                customer_id=claim.customer_id,
-                churn_probability=0.85,
-                confidence_score=0.85,
-                risk_category="critical",
-                model_version=claim.model_version,
-                attempt=claim.attempt,
-            ),
-        )
+        claim = claim_one(conn, prediction_id)
+        assert finish_requests(conn, [ScoredRequest(claim, 0.85, 0.85, "critical")]) == {prediction_id}
 
 
 def give_up(ledger: Engine, prediction_id: int, code: str) -> None:
     with ledger.begin() as conn:
-        claim = claim_request(conn, prediction_id, lease_s=60)
-        assert claim is not None
-        fail_request(conn, claim, code=code, detail="for a test")
+        fail_request(conn, claim_one(conn, prediction_id), code=code, detail="for a test")
 
 
 @pytest.fixture
@@ -67,7 +52,7 @@ def worker(ledger: Engine, redis_url: str) -> Play:
             act(ledger, found)
             if announced:
                 with redis.Redis.from_url(redis_url) as client:
-                    announce(client, found)
+                    announce(client, [found])
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -244,7 +229,15 @@ def test_the_wait_is_the_same_while_redis_is_away(app: Flask, client: FlaskClien
     def gone(*_: Any, **__: Any) -> bool:
         raise redis.ConnectionError("away")
 
-    monkeypatch.setattr("api.predictions.wait_for", gone)
+    monkeypatch.setattr("redis.client.PubSub.subscribe", gone)
     began = time.monotonic()
     assert predict(client, customer()).status_code == 202
     assert 0.3 < time.monotonic() - began < 3
+    assert not resources(app).replies.hears
+
+
+def test_without_an_active_model_nothing_is_scored(client: FlaskClient, ledger: Engine) -> None:
+    with ledger.begin() as conn:
+        conn.execute(text("UPDATE models SET state = 'retired'"))
+    refused(predict(client, customer()), 409, "no_active_model")
+    assert waiting_id(ledger) is None

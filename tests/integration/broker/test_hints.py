@@ -12,11 +12,10 @@ from sqlalchemy import Engine, text
 from broker import hints as hints_module
 from broker.hints import Hint, Window, publish, publish_due
 from db.hints import ChunkHint, PlanHint
-from db.requests import create_request
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE
 from schemas.states import Priority
 from settings import load_settings
-from tests.factories import add_batch, add_customers, add_upload, customer
+from tests.factories import add_batch, add_customers, add_request, add_upload, customer
 from tests.integration.broker.conftest import Messages
 from tests.integration.broker.contents import everything_in
 
@@ -44,7 +43,7 @@ def four_due(ledger: Engine) -> Engine:
         add_batch(conn, "chunks", (2, 2), priority=Priority.HIGH)
         add_upload(conn, "upload", priority=Priority.LOW)
         add_customers(conn, "C")
-        create_request(conn, customer_id="C", customer=None, model_version="test-1", request_id=None)
+        add_request(conn, "C")
         conn.execute(text("UPDATE prediction_requests SET published_at = NULL"))
     return ledger
 
@@ -55,7 +54,7 @@ def test_each_hint_goes_into_its_queue_once(four_due: Engine, producer: Celery, 
 
     assert messages("batches.high") == [["chunks", 0], ["chunks", 1]]
     assert messages("batches.low") == [["upload"]]
-    ((prediction_id,),) = messages(PREDICTIONS_QUEUE)
+    (((prediction_id,),),) = messages(PREDICTIONS_QUEUE)
     assert isinstance(prediction_id, str)
     assert marks(four_due) == 4
 
@@ -83,8 +82,7 @@ def test_no_customer_s_data_is_in_redis(ledger: Engine, producer: Celery, queue:
         add_batch(conn, "b", (2,), metadata={"note": CANARY})
         conn.execute(text("UPDATE batch_jobs SET request_id = :c"), {"c": CANARY})
         add_upload(conn, "u", CANARY.encode(), filter={"customer_id": {"eq": CANARY}})
-        values = customer(CANARY)
-        create_request(conn, customer_id=CANARY, customer=values, model_version="test-1", request_id=CANARY)
+        add_request(conn, customer(CANARY), request_id=CANARY)
         conn.execute(text("UPDATE prediction_requests SET published_at = NULL"))
 
     assert publish_due(ledger, producer, WINDOW) == 3

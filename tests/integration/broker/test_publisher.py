@@ -16,9 +16,8 @@ from broker import hints as hints_module
 from broker.hints import Publisher, Window
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable
-from db.requests import create_request
 from schemas.messages import PREDICTIONS_QUEUE
-from tests.factories import add_batch, customer
+from tests.factories import add_batch, add_request, customer
 from tests.integration.broker.test_hints import marks
 
 WINDOW = Window(chunks=8, chunks_of_batch=4, republish_s=30)
@@ -56,7 +55,7 @@ def threads() -> list[threading.Thread]:
 
 def request(engine: Engine) -> int:
     with engine.begin() as conn:
-        return create_request(conn, customer_id="C", customer=customer("C"), model_version="test-1", request_id=None)
+        return add_request(conn, customer("C"))
 
 
 def test_a_nudge_publishes_what_is_due(ledger: Engine, publisher: Publisher, queue: redis.Redis) -> None:
@@ -122,9 +121,17 @@ def test_closing_one_that_never_ran_is_nothing(publisher: Publisher) -> None:
 
 
 def test_a_single_prediction_s_hint_is_sent_at_once(ledger: Engine, publisher: Publisher, queue: redis.Redis) -> None:
-    publisher.publish_request(request(ledger))
+    publisher.publish_requests([request(ledger)])
     assert queue.llen(PREDICTIONS_QUEUE) == 1
     assert threads() == []
+
+
+def test_many_single_predictions_are_one_hint(
+    ledger: Engine, publisher: Publisher, messages: Callable[[str], list[list[object]]]
+) -> None:
+    ids = [request(ledger) for _ in range(3)]
+    publisher.publish_requests(ids)
+    assert messages(PREDICTIONS_QUEUE) == [[[str(number) for number in ids]]]
 
 
 @pytest.mark.parametrize("url", ["away_url", "frozen_url"])
@@ -132,9 +139,9 @@ def test_a_single_prediction_whose_hint_failed_is_due_again(
     ledger: Engine, make_app: Callable[[str], Celery], request: pytest.FixtureRequest, url: str
 ) -> None:
     with ledger.begin() as conn:
-        prediction_id = create_request(conn, customer_id="C", customer=customer("C"), model_version="test-1", request_id=None)
-    assert marks(ledger) == 1
-    Publisher(ledger, make_app(request.getfixturevalue(url)), WINDOW).publish_request(prediction_id)
+        ids = [add_request(conn, customer("C")) for _ in range(2)]
+    assert marks(ledger) == 2
+    Publisher(ledger, make_app(request.getfixturevalue(url)), WINDOW).publish_requests(ids)
     assert marks(ledger) == 0
 
 
@@ -142,5 +149,16 @@ def test_with_both_servers_away_the_request_is_left_to_the_rescuer(
     make_app: Callable[[str], Celery], away_url: str, logged: list[EventDict]
 ) -> None:
     gone = make_engine("postgresql://churn@127.0.0.1:1/churn")
-    Publisher(gone, make_app(away_url), WINDOW).publish_request(7)
+    Publisher(gone, make_app(away_url), WINDOW).publish_requests([7])
     assert logged[-1]["event"] == "mark of a hint not taken back"
+
+
+def test_with_redis_away_and_no_connection_left_the_request_is_left_to_the_rescuer(
+    make_app: Callable[[str], Celery], away_url: str, postgres_url: str, ledger: Engine, logged: list[EventDict]
+) -> None:
+    small = make_engine(postgres_url, pool_size=1, max_overflow=0, connect_timeout_s=1)
+    with small.connect():
+        Publisher(small, make_app(away_url), WINDOW).publish_requests([request(ledger)])
+    assert logged[-1]["event"] == "mark of a hint not taken back"
+    assert marks(ledger) == 1
+    small.dispose()

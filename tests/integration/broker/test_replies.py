@@ -1,4 +1,4 @@
-"""The word that a single prediction is done: it reaches who waits, before or after; a Redis that fails costs a bounded wait."""
+"""The word that single predictions are done: one thread hears it for all who wait; a Redis that fails costs nobody a hang."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from contextlib import closing
 import pytest
 import redis
 
-from broker.replies import announce, make_redis, wait_for
+from broker import replies as replies_module
+from broker.replies import Replies, announce, make_redis
 
 
 @pytest.fixture
@@ -20,60 +21,164 @@ def client(redis_url: str, queue: redis.Redis) -> Iterator[redis.Redis]:
         yield made
 
 
-def test_a_word_that_came_first_is_still_heard(client: redis.Redis) -> None:
-    announce(client, 7)
-    assert wait_for(client, 7, timeout_s=5)
+@pytest.fixture
+def replies(client: redis.Redis) -> Iterator[Replies]:
+    made = Replies(client)
+    yield made
+    made.close()
 
 
-def test_who_waits_is_woken(client: redis.Redis, queue: redis.Redis) -> None:
-    heard: list[bool] = []
-    waiting = threading.Thread(target=lambda: heard.append(wait_for(client, 7, timeout_s=60)))
-    waiting.start()
-    while not queue.info("clients")["blocked_clients"]:
+def threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "replies"]
+
+
+def until_it_hears(replies: Replies, *, hears: bool = True) -> None:
+    while replies.hears != hears:
         time.sleep(0.005)
-    announce(client, 7)
-    waiting.join()
-    assert heard == [True]
 
 
-def test_a_wait_outlasts_its_slices(client: redis.Redis, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("broker.replies._SLICE_S", 0.01)
+def test_a_word_that_came_first_is_still_heard(client: redis.Redis, replies: Replies) -> None:
+    replies.expect([7])
+    announce(client, [7])
+    assert replies.wait(7, timeout_s=5)
+    assert replies.wait(7, timeout_s=0)
+
+
+def test_who_waits_is_woken(client: redis.Redis, replies: Replies) -> None:
     heard: list[bool] = []
-    waiting = threading.Thread(target=lambda: heard.append(wait_for(client, 7, timeout_s=60)))
+    replies.expect([7])
+    waiting = threading.Thread(target=lambda: heard.append(replies.wait(7, timeout_s=60)))
     waiting.start()
-    waiting.join(timeout=0.1)
-    announce(client, 7)
+    time.sleep(0.02)
+    announce(client, [7])
     waiting.join()
     assert heard == [True]
 
 
-def test_a_wait_ends_when_its_time_is_over(client: redis.Redis) -> None:
-    assert not wait_for(client, 7, timeout_s=0.02)
-    assert not wait_for(client, 7, timeout_s=0)
+def test_one_word_names_many(client: redis.Redis, replies: Replies) -> None:
+    replies.expect([7, 8, 2**62 - 1])
+    announce(client, [8, 9, 7, 2**62 - 1])
+    assert all(replies.wait(number, timeout_s=5) for number in (7, 8, 2**62 - 1))
 
 
-def test_another_s_word_is_not_heard(client: redis.Redis) -> None:
-    announce(client, 8)
-    assert not wait_for(client, 7, timeout_s=0.02)
+def test_a_wait_outlasts_the_slices_of_the_thread(
+    client: redis.Redis, replies: Replies, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(replies_module, "_LISTEN_S", 0.01)
+    replies.expect([7])
+    assert not replies.wait(7, timeout_s=0.1)
+    announce(client, [7])
+    assert replies.wait(7, timeout_s=5)
 
 
-def test_a_word_that_nobody_hears_goes_by_itself(client: redis.Redis, queue: redis.Redis) -> None:
-    announce(client, 7)
-    announce(client, 7)
-    assert 0 < queue.ttl("churn:done:7") <= 60
+def test_a_wait_ends_when_its_time_is_over(replies: Replies) -> None:
+    replies.expect([7])
+    assert not replies.wait(7, timeout_s=0.02)
+    assert not replies.wait(7, timeout_s=0)
+
+
+def test_another_s_word_is_not_heard(client: redis.Redis, replies: Replies) -> None:
+    replies.expect([7, 8])
+    announce(client, [8])
+    assert replies.wait(8, timeout_s=5)
+    assert not replies.wait(7, timeout_s=0)
+
+
+def test_another_database_s_word_is_not_heard(client: redis.Redis, replies: Replies, redis_url: str) -> None:
+    server, _, number = redis_url.rpartition("/")
+    replies.expect([7, 8])
+    with closing(make_redis(f"{server}/{int(number) + 1}", timeout_s=0.5)) as other:
+        announce(other, [7])
+    announce(client, [8])
+    assert replies.wait(8, timeout_s=5)
+    assert not replies.wait(7, timeout_s=0)
+
+
+def test_a_url_without_a_database_means_the_first(redis_url: str) -> None:
+    server = redis_url.rpartition("/")[0]
+    with (
+        closing(make_redis(server, timeout_s=0.5)) as plain,
+        closing(make_redis(f"{server}/0", timeout_s=0.5)) as numbered,
+        closing(Replies(plain)) as replies,
+    ):
+        replies.expect([7])
+        announce(numbered, [7])
+        assert replies.wait(7, timeout_s=5)
+
+
+def test_a_word_that_nobody_hears_leaves_nothing_behind(client: redis.Redis, queue: redis.Redis) -> None:
+    announce(client, [7])
+    assert queue.keys() == []
+
+
+def test_what_is_expected_again_waits_for_another_word(client: redis.Redis, replies: Replies) -> None:
+    replies.expect([7])
+    announce(client, [7])
+    assert replies.wait(7, timeout_s=5)
+    replies.expect([7])
+    assert not replies.wait(7, timeout_s=0)
+    announce(client, [7])
+    assert replies.wait(7, timeout_s=5)
+
+
+def test_what_is_forgotten_is_kept_nowhere(client: redis.Redis, replies: Replies) -> None:
+    replies.expect([7, 8])
+    for number in (7, 8, 8):
+        replies.forget(number)
+    announce(client, [7, 8])
+    assert replies._waiting == {}
+
+
+def test_one_thread_listens_however_many_wait(replies: Replies) -> None:
+    assert threads() == []
+    for number in range(20):
+        replies.expect([number])
+    assert len(threads()) == 1
+    assert replies.hears
+
+
+def test_the_thread_ends_when_it_is_closed_and_none_begins(replies: Replies) -> None:
+    replies.listen()
+    replies.close()
+    assert threads() == []
+    replies.expect([7])
+    assert threads() == []
+    assert not replies.hears
+
+
+def test_closing_one_that_never_listened_is_nothing(replies: Replies) -> None:
+    replies.close()
+    replies.close()
+
+
+def test_a_connection_that_broke_is_replaced(client: redis.Redis, replies: Replies, queue: redis.Redis) -> None:
+    replies.expect([7])
+    queue.client_kill_filter(_type="pubsub", skipme=True)
+    until_it_hears(replies, hears=False)
+    until_it_hears(replies)
+    announce(client, [7])
+    assert replies.wait(7, timeout_s=5)
+    assert len(threads()) == 1
+
+
+def test_a_word_that_is_none_ends_nothing(client: redis.Redis, replies: Replies, queue: redis.Redis) -> None:
+    replies.expect([7])
+    (channel,) = queue.pubsub_channels()
+    queue.publish(channel, "not a number")
+    until_it_hears(replies, hears=False)
+    until_it_hears(replies)
+    announce(client, [7])
+    assert replies.wait(7, timeout_s=5)
 
 
 @pytest.mark.parametrize("url", ["away_url", "frozen_url"])
 def test_a_redis_that_fails_is_an_error_and_no_hang(request: pytest.FixtureRequest, url: str) -> None:
     with closing(make_redis(request.getfixturevalue(url), timeout_s=0.1)) as client:
         with pytest.raises(redis.RedisError):
-            announce(client, 7)
-        with pytest.raises(redis.RedisError):
-            wait_for(client, 7, timeout_s=0.5)
-
-
-def test_a_connection_that_broke_is_replaced(client: redis.Redis, queue: redis.Redis) -> None:
-    announce(client, 7)
-    queue.client_kill_filter(_type="normal", skipme=True)
-    announce(client, 8)
-    assert wait_for(client, 8, timeout_s=5)
+            announce(client, [7])
+        replies = Replies(client)
+        replies.expect([7])
+        assert not replies.hears
+        assert not replies.wait(7, timeout_s=0.05)
+        replies.close()
+        assert threads() == []

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import count
 
 import psycopg2
 import pytest
@@ -11,7 +12,8 @@ from psycopg2 import errors as pg
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import DataError
 
-from db.engine import clock, copy_in, copy_out, is_pool_exhausted, make_engine, ping, to_json
+from db import engine as engine_module
+from db.engine import Prepared, clock, copy_in, copy_out, each_alone, is_pool_exhausted, make_engine, ping, to_json
 from db.errors import DatabaseUnavailable
 from deploy.local.ports import free_port
 from scoring.errors import Transient
@@ -19,6 +21,8 @@ from tests.factories import customer, customers_csv
 from tests.integration.db.concurrency import meanwhile, wait_until_blocked
 
 _KILL = text("SELECT pg_terminate_backend(:pid)")
+_DOUBLE = Prepared("double", {"n": "int"}, "SELECT 2 * $1")
+_names = count(1)
 
 
 def _raise(conn: Connection, sqlstate: str) -> None:
@@ -151,6 +155,111 @@ def test_times_are_utc_and_the_clock_is_the_databases(conn: Connection) -> None:
 def test_json_holds_no_number_that_is_none(value: object) -> None:
     with pytest.raises(ValueError, match="not JSON compliant"):
         to_json(value)
+
+
+class TestPrepared:
+    """Statements that the server parses once a connection."""
+
+    @pytest.fixture
+    def pooled(self, postgres_url: str) -> Iterator[Engine]:
+        made = make_engine(postgres_url, pool_size=1, max_overflow=0)
+        yield made
+        made.dispose()
+
+    def test_it_is_prepared_once_a_connection(self, pooled: Engine) -> None:
+        for n in range(3):
+            with pooled.connect() as conn:
+                assert _DOUBLE.rows(conn, n=n) == [(2 * n,)]
+        with each_alone(pooled) as conn:
+            assert _DOUBLE.rows(conn, n=21) == [(42,)]
+            assert _prepared(conn) == [("double", 4)]
+
+    def test_a_connection_that_took_the_place_of_another_prepares_anew(self, pooled: Engine, engine: Engine) -> None:
+        with each_alone(pooled) as conn:
+            _DOUBLE.rows(conn, n=1)
+            _kill(engine, conn)
+        with each_alone(pooled) as conn:
+            assert _prepared(conn) == []
+            assert _DOUBLE.rows(conn, n=2) == [(4,)]
+
+    def test_it_survives_a_transaction_that_is_rolled_back(self, pooled: Engine) -> None:
+        with pooled.connect() as conn:
+            _DOUBLE.rows(conn, n=1)
+            conn.rollback()
+            assert _DOUBLE.rows(conn, n=2) == [(4,)]
+
+    @pytest.mark.parametrize("ends", ["commit", "rollback"])
+    def test_it_is_part_of_its_connection_s_transaction(self, pooled: Engine, engine: Engine, ends: str) -> None:
+        name = f"C-{next(_names)}"
+        with pooled.connect() as conn:
+            assert _note().rows(conn, name=name) == [(name,)]
+            getattr(conn, ends)()
+        assert _is_noted(engine, name) == (ends == "commit")
+
+    def test_alone_it_is_a_transaction_with_what_comes_before_it(self, pooled: Engine, engine: Engine) -> None:
+        name = f"C-{next(_names)}"
+        lock = "SELECT pg_advisory_xact_lock(77);"
+        held = "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND objid = $1"
+        with each_alone(pooled) as conn:
+            assert Prepared("locks", {"id": "oid"}, held, before=lock).rows(conn, id=77) == [(1,)]
+            assert _note().rows(conn, name=name) == [(name,)]
+            assert _is_noted(engine, name)
+            assert Prepared("locks_left", {"id": "oid"}, held).rows(conn, id=77) == [(0,)]
+
+    def test_alone_it_leaves_nothing_open_and_the_next_user_his_transactions(self, pooled: Engine, engine: Engine) -> None:
+        name = f"C-{next(_names)}"
+        with pytest.raises(pg.DivisionByZero), each_alone(pooled) as conn:
+            Prepared("fails", {"n": "int"}, "SELECT 1 / $1").rows(conn, n=0)
+        with pooled.connect() as conn:
+            _note().rows(conn, name=name)
+        assert not _is_noted(engine, name)
+
+    def test_a_fault_that_passes_is_a_transient_and_any_other_a_bug(self, pooled: Engine, engine: Engine) -> None:
+        with pytest.raises(DatabaseUnavailable):
+            _use_after_kill(pooled, engine, lambda conn: _DOUBLE.rows(conn, n=1))
+        with each_alone(pooled) as conn, pytest.raises(DatabaseUnavailable) as caught:
+            Prepared("hasty", {"s": "float8"}, "SELECT pg_sleep($1)", before="SET LOCAL statement_timeout = 20;").rows(
+                conn, s=5
+            )
+        assert isinstance(caught.value.__cause__, pg.QueryCanceled)
+        with pytest.raises(pg.UndefinedTable), pooled.connect() as conn:
+            Prepared("nowhere", {"n": "int"}, "SELECT $1 FROM nowhere").rows(conn, n=1)
+        with pooled.connect() as conn:
+            assert _DOUBLE.rows(conn, n=2) == [(4,)]
+
+    def test_a_plan_that_was_made_for_a_small_table_is_not_kept(self, pooled: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+        find = Prepared("find", {"id": "int"}, "SELECT count(*) FROM grows WHERE id = $1")
+        with each_alone(pooled) as conn:
+            conn.execute(text("CREATE TABLE grows (id int PRIMARY KEY) WITH (autovacuum_enabled = off)"))
+            conn.execute(text("INSERT INTO grows VALUES (1)"))
+            conn.execute(text("ANALYZE grows"))
+            conn.execute(text("SET plan_cache_mode = force_generic_plan"))
+            find.rows(conn, id=1)
+            conn.execute(text("INSERT INTO grows SELECT generate_series(2, 20000)"))
+            assert "Seq Scan" in _plan(conn, "find(1)")
+            monkeypatch.setattr(engine_module, "_PLANS_KEPT_S", 0.0)
+            assert find.rows(conn, id=7) == [(1,)]
+            assert "Index Only Scan" in _plan(conn, "find(1)")
+            conn.execute(text("RESET plan_cache_mode"))
+
+
+def _prepared(conn: Connection) -> list[tuple[str, int]]:
+    query = text("SELECT name, generic_plans + custom_plans FROM pg_prepared_statements WHERE name = 'double'")
+    return [(row[0], row[1]) for row in conn.execute(query)]
+
+
+def _plan(conn: Connection, call: str) -> str:
+    return " ".join(conn.execute(text(f"EXPLAIN EXECUTE {call}")).scalars())
+
+
+def _note() -> Prepared:
+    return Prepared("note", {"name": "text"}, "INSERT INTO customer_deletions VALUES ($1) RETURNING customer_id")
+
+
+def _is_noted(engine: Engine, name: str) -> bool:
+    with engine.connect() as conn:
+        query = text("SELECT count(*) FROM customer_deletions WHERE customer_id = :name")
+        return bool(conn.execute(query, {"name": name}).scalar_one())
 
 
 def _use_after_kill(victim: Engine, killer: Engine, use: Callable[[Connection], object]) -> None:

@@ -9,11 +9,21 @@ from sqlalchemy import Connection, Engine, text
 
 from db.chunks import claim_chunk, release_chunk
 from db.control import cancel_batch, pause_batch, resume_batch, sweep_batch
-from db.hints import ChunkHint, PlanHint, due_chunks, due_plans, due_requests, unpublish
+from db.hints import ChunkHint, PlanHint, RequestsHint, due_chunks, due_plans, due_requests, unpublish
 from db.planning import claim_plan, release_plan
-from db.requests import claim_request, create_request, release_request
+from db.requests import release_request
 from schemas.states import Priority
-from tests.factories import MODEL, add_batch, add_champion, add_upload, claim, customer, finish, score
+from tests.factories import (
+    add_batch,
+    add_champion,
+    add_request,
+    add_upload,
+    claim,
+    claim_one,
+    customer,
+    finish,
+    score,
+)
 from tests.integration.db.concurrency import together
 
 
@@ -270,17 +280,16 @@ class TestRequests:
         request_id = _request(conn)
         assert due_requests(conn, republish_s=30) == []
         grow_stale(conn)
-        assert due_requests(conn, republish_s=30) == [request_id]
+        assert due_requests(conn, republish_s=30) == [RequestsHint((request_id,))]
         assert due_requests(conn, republish_s=30) == []
 
     def test_one_that_the_queue_did_not_take_is_published_at_once(self, conn: Connection) -> None:
         request_id = _request(conn)
-        unpublish(conn, [request_id])
-        assert due_requests(conn, republish_s=30) == [request_id]
+        unpublish(conn, [RequestsHint((request_id,))])
+        assert due_requests(conn, republish_s=30) == [RequestsHint((request_id,))]
 
     def test_one_that_is_being_scored_or_backs_off_is_not_published(self, conn: Connection) -> None:
-        held = claim_request(conn, _request(conn), lease_s=60)
-        assert held is not None
+        held = claim_one(conn, _request(conn))
         grow_stale(conn)
         assert due_requests(conn, republish_s=30) == []
         release_request(conn, held, backoff_s=60)
@@ -290,10 +299,17 @@ class TestRequests:
         with ledger.begin() as conn:
             add_champion(conn)
             ids = [_request(conn) for _ in range(20)]
-            unpublish(conn, ids)
+            unpublish(conn, [RequestsHint(tuple(ids))])
         rounds = together(ledger, *[lambda conn: due_requests(conn, republish_s=30)] * 3)
-        assert sorted(i for hints in rounds for i in hints) == ids
+        assert sorted(i for hints in rounds for hint in hints for i in hint.ids) == ids
+
+    def test_many_go_into_few_hints(self, conn: Connection) -> None:
+        ids = [_request(conn) for _ in range(70)]
+        unpublish(conn, [RequestsHint(tuple(ids))])
+        hints = due_requests(conn, republish_s=30)
+        assert [len(hint.ids) for hint in hints] == [64, 6]
+        assert sorted(i for hint in hints for i in hint.ids) == ids
 
 
 def _request(conn: Connection) -> int:
-    return create_request(conn, customer_id="C-0", customer=customer(), model_version=MODEL, request_id=None)
+    return add_request(conn, customer())

@@ -9,7 +9,7 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 
 from db import liveness
-from db.engine import autocommitting, make_engine
+from db.engine import each_alone, make_engine
 from db.liveness import has_ended
 
 _PID = text("SELECT pg_backend_pid()")
@@ -65,7 +65,7 @@ def test_a_closed_connection_has_ended(postgres_url: str) -> None:
 
 
 def test_statements_one_by_one_hold_no_transaction(pooled: Engine, engine: Engine) -> None:
-    with autocommitting(pooled).connect() as conn:
+    with each_alone(pooled) as conn:
         pid = conn.execute(_PID).scalar_one()
         assert _state(engine, pid) == "idle"
     with pooled.connect() as conn:

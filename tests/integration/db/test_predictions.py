@@ -14,23 +14,17 @@ from db.batches import Batch, get_batch
 from db.errors import NotFound
 from db.predictions import (
     RESULT_COLUMNS,
-    NewPrediction,
     customer_predictions,
     get_prediction,
+    get_predictions,
     is_batch_prediction,
     most_at_risk,
     results_page,
-    store_prediction,
     store_predictions,
     written_results,
 )
-from tests.factories import MODEL, add_batch, claim, predictions_csv, score
+from tests.factories import MODEL, add_batch, add_prediction, claim, predictions_csv, score
 from tests.integration.db.test_customers import NASTY_IDS
-
-
-def single(prediction_id: int = 1, **values: object) -> NewPrediction:
-    fields = {"customer_id": "C-0", "churn_probability": 0.7, "confidence_score": 0.7, "risk_category": "high"}
-    return NewPrediction(**{"id": prediction_id, **fields, "model_version": MODEL, "attempt": 1, **values})
 
 
 def page(conn: Connection, batch: Batch, *, first_row: int = 0, end_row: int = 100) -> list[dict[str, str]]:
@@ -132,12 +126,9 @@ class TestSingle:
     """One prediction by its id."""
 
     def test_it_is_read_as_it_was_stored(self, conn: Connection) -> None:
-        new = single(42)
-        store_prediction(conn, new)
+        new = add_prediction(conn, 42)
         stored = get_prediction(conn, 42)
-        assert {name: getattr(stored, name) for name in NewPrediction.__slots__} == {
-            name: getattr(new, name) for name in NewPrediction.__slots__
-        }
+        assert {name: getattr(stored, name) for name in new} == new
         assert (stored.batch_id, stored.row_number) == (None, None)
         assert stored.predicted_at.tzinfo is not None
 
@@ -151,6 +142,13 @@ class TestSingle:
         with pytest.raises(NotFound, match="there is no prediction '7'"):
             get_prediction(conn, 7)
 
+    def test_many_are_read_at_once_and_unknown_ones_left_out(self, conn: Connection) -> None:
+        stored = [add_prediction(conn, number, customer_id=f"C-{number}") for number in (3, 1, 2)]
+        found = get_predictions(conn, [1, 2, 3, 7])
+        assert {number: found[number].customer_id for number in found} == {row["id"]: row["customer_id"] for row in stored}
+        assert found[2] == get_prediction(conn, 2)
+        assert get_predictions(conn, []) == {}
+
 
 class TestHistory:
     """A customer's predictions, the newest first."""
@@ -158,21 +156,21 @@ class TestHistory:
     def test_pages_hold_each_prediction_once(self, ledger: Engine) -> None:
         for number in range(1, 8):
             with ledger.begin() as conn:
-                store_prediction(conn, single(number))
-                store_prediction(conn, single(100 + number, customer_id="C-1"))
+                add_prediction(conn, number)
+                add_prediction(conn, 100 + number, customer_id="C-1")
         with ledger.connect() as conn:
             assert _pages(conn, limit=3) == [[7, 6, 5], [4, 3, 2], [1]]
 
     def test_predictions_of_one_moment_are_told_apart_by_id(self, conn: Connection) -> None:
         for number in (3, 1, 2):
-            store_prediction(conn, single(number))
+            add_prediction(conn, number)
         conn.execute(text("UPDATE prediction_history SET predicted_at = :t"), {"t": datetime(2026, 1, 1, tzinfo=UTC)})
         assert _pages(conn, limit=1) == [[3], [2], [1]]
 
     def test_singles_and_batches_stand_together(self, conn: Connection) -> None:
         batch = add_batch(conn, sizes=(1,))
         score(conn)
-        store_prediction(conn, single(5))
+        add_prediction(conn, 5)
         assert {p.id for p in customer_predictions(conn, "C-0")} == {5, batch.first_prediction_id}
 
     def test_a_customer_without_predictions_has_none(self, conn: Connection) -> None:

@@ -12,7 +12,7 @@ from db.chunks import ChunkClaim, claim_chunk, close_chunk
 from db.errors import FenceLost
 from db.hints import due_chunks
 from db.planning import claim_plan
-from db.requests import claim_request, create_request, get_request
+from db.requests import claim_requests, get_request
 from db.rescue import (
     chunk_input,
     chunk_rows,
@@ -30,7 +30,18 @@ from intake.chunks import decode
 from schemas.states import BatchStatus, ChunkState, RequestState
 from scoring.features import Code
 from scoring.table import ROW
-from tests.factories import MODEL, add_batch, add_upload, claim, customer, finish, lapse, row_error, score
+from tests.factories import (
+    add_batch,
+    add_request,
+    add_upload,
+    claim,
+    claim_one,
+    customer,
+    finish,
+    lapse,
+    row_error,
+    score,
+)
 from tests.integration.db.concurrency import meanwhile, together, wait_until_blocked
 
 
@@ -217,23 +228,24 @@ class TestRequests:
 
     def test_a_lapsed_request_waits_again(self, conn: Connection) -> None:
         request_id = _request(conn)
-        claim_request(conn, request_id, lease_s=0)
+        claim_one(conn, request_id, lease_s=0)
         assert rescue_requests(conn, max_attempts=2) == 1
-        assert get_request(conn, request_id).state is RequestState.PENDING
+        assert _state(conn, request_id) is RequestState.PENDING
         assert rescue_requests(conn, max_attempts=2) == 0
 
     def test_one_that_keeps_killing_workers_fails_in_words(self, conn: Connection) -> None:
         request_id = _request(conn)
         for _ in range(2):
-            claim_request(conn, request_id, lease_s=0)
+            claim_one(conn, request_id, lease_s=0)
             rescue_requests(conn, max_attempts=2)
         failed = get_request(conn, request_id)
+        assert failed is not None
         assert (failed.state, failed.error_code) == (RequestState.FAILED, "scoring_failed")
         assert failed.error_detail == "the worker made no progress 2 times"
-        assert claim_request(conn, request_id, lease_s=60) is None
+        assert claim_requests(conn, [request_id], lease_s=60) == []
 
     def test_one_that_is_being_scored_is_left_alone(self, conn: Connection) -> None:
-        claim_request(conn, _request(conn), lease_s=60)
+        claim_one(conn, _request(conn))
         assert rescue_requests(conn, max_attempts=2) == 0
 
 
@@ -296,4 +308,9 @@ def _is_fenced(conn: Connection, zombie: ChunkClaim) -> bool:
 
 
 def _request(conn: Connection) -> int:
-    return create_request(conn, customer_id="C-0", customer=customer(), model_version=MODEL, request_id=None)
+    return add_request(conn, customer())
+
+
+def _state(conn: Connection, request_id: int) -> RequestState | None:
+    found = get_request(conn, request_id)
+    return None if found is None else found.state

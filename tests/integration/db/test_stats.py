@@ -5,11 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, text
 
-from db.predictions import NewPrediction, store_prediction
-from db.requests import create_request
 from db.stats import backlog, rows_per_second, today
 from schemas.states import Priority
-from tests.factories import MODEL, add_batch, add_upload, claim, customer, score
+from tests.factories import add_batch, add_prediction, add_request, add_upload, claim, customer, score
 
 
 def test_an_empty_ledger_has_nothing_to_tell(conn: Connection) -> None:
@@ -22,8 +20,8 @@ def test_an_empty_ledger_has_nothing_to_tell(conn: Connection) -> None:
 def test_todays_predictions_are_counted_by_band(conn: Connection) -> None:
     add_batch(conn, sizes=(3,))
     score(conn)
-    store_prediction(conn, NewPrediction(1, "C-0", 0.9, 0.9, "critical", MODEL, 1))
-    store_prediction(conn, NewPrediction(2, "C-0", 0.9, 0.9, "critical", MODEL, 1))
+    add_prediction(conn, 1, churn_probability=0.9, confidence_score=0.9, risk_category="critical")
+    add_prediction(conn, 2, churn_probability=0.9, confidence_score=0.9, risk_category="critical")
     conn.execute(text("UPDATE prediction_history SET predicted_at = date_trunc('day', now(), 'UTC') WHERE id = 1"))
     conn.execute(
         text("UPDATE prediction_history SET predicted_at = date_trunc('day', now(), 'UTC') - interval '1 us' WHERE id = 2")
@@ -53,7 +51,7 @@ def test_the_backlog_holds_pending_and_running_chunks_by_priority(conn: Connecti
     score(conn, "low", 0)
     claim(conn, "low", 1)
     conn.execute(text("UPDATE batch_jobs SET submitted_at = submitted_at - interval '90 s' WHERE batch_id = 'low'"))
-    create_request(conn, customer_id="C-0", customer=customer(), model_version=MODEL, request_id=None)
+    add_request(conn, customer())
     waiting = backlog(conn)
     assert waiting.chunks_by_priority == {"low": 2, "high": 2}
     assert 90 <= waiting.oldest_chunk_s < 100

@@ -28,7 +28,7 @@ from db.uploads import store_upload
 from intake.chunks import cut
 from intake.copying import customer_rows
 from intake.slices import Slice
-from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, VALIDATE_BATCH
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 from schemas.states import Source
 from scoring.features import COLUMNS, CUSTOMER_ID
 from scoring.matrix import matrix_of
@@ -38,7 +38,7 @@ from scoring.table import IDS_SCHEMA
 from workers.chunk import score_chunk
 from workers.plan import validate_batch
 from workers.resources import Resources
-from workers.single import score_customer
+from workers.single import score_customers
 
 MODEL = "trained"
 CALIBRATED = "calibrated"
@@ -230,10 +230,10 @@ def run_hint(resources: Resources, hint: Hint) -> None:
             score_chunk(resources, *arguments)
         case "validate batch":
             validate_batch(resources, *arguments)
-        case "score customer":
-            score_customer(resources, int(arguments[0]))
+        case "score customers":
+            score_customers(resources, [int(prediction_id) for prediction_id in arguments[0]])
         case _:
-            raise AssertionError(f"unknown task {name!r} among {SCORE_CHUNK, VALIDATE_BATCH, SCORE_CUSTOMER}")
+            raise AssertionError(f"unknown task {name!r} among {SCORE_CHUNK, VALIDATE_BATCH, SCORE_CUSTOMERS}")
 
 
 def work_off(resources: Resources) -> int:

@@ -18,13 +18,16 @@ class Cutter:
 
     Parameters
     ----------
+    commit : bytes
+        What commits, if it is a statement that is a transaction of its own.
     committed : bool
         Whether Postgres still gets the COMMIT, so that only its answer is lost.
     """
 
-    def __init__(self, url: str, *, marker: bytes, committed: bool) -> None:
+    def __init__(self, url: str, *, marker: bytes, commit: bytes, committed: bool) -> None:
         self._url = make_url(url)
         self._marker = marker
+        self._commit = commit
         self._committed = committed
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.cuts = 0
@@ -63,7 +66,7 @@ class Cutter:
                         client.sendall(data)
                         continue
                     marked = marked or self._marker in data
-                    if marked and not self.cuts and b"COMMIT" in data:
+                    if marked and not self.cuts and self._commit in data:
                         self._cut(server, data)
                         return
                     server.sendall(data)
@@ -76,9 +79,9 @@ class Cutter:
 
 
 @contextmanager
-def cutting(url: str, *, marker: str, committed: bool) -> Iterator[Cutter]:
+def cutting(url: str, *, marker: str, committed: bool, commit: str = "COMMIT") -> Iterator[Cutter]:
     """Run a Cutter."""
-    cutter = Cutter(url, marker=marker.encode(), committed=committed)
+    cutter = Cutter(url, marker=marker.encode(), commit=commit.encode(), committed=committed)
     thread = threading.Thread(target=cutter.serve, daemon=True)
     thread.start()
     yield cutter

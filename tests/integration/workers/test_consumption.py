@@ -12,7 +12,7 @@ from sqlalchemy import Engine
 
 from broker.hints import publish
 from celeryconfig import worker_config
-from db.hints import ChunkHint, PlanHint
+from db.hints import ChunkHint, Hint, PlanHint, RequestsHint
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE
 from schemas.states import Priority
 from settings import Settings
@@ -44,7 +44,7 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """What the tasks were called with."""
     made = Recorder()
     monkeypatch.setattr("workers.lifecycle.resources", lambda: None)
-    for function in ("score_chunk", "validate_batch", "score_customer"):
+    for function in ("score_chunk", "validate_batch", "score_customers"):
         monkeypatch.setattr(f"workers.tasks.{function}", made)
     return made
 
@@ -77,12 +77,35 @@ def test_a_worker_takes_urgent_chunks_first_and_leaves_a_share_to_low_ones(
     assert taken[: SHARE_EVERY - 1] == [Priority.URGENT] * (SHARE_EVERY - 1)
 
 
+def test_hints_of_single_predictions_are_never_kept_until_they_are_acknowledged(
+    resources: Resources, worker_app: Celery, recorder: Recorder
+) -> None:
+    n = 20
+
+    def kept_of(queue: str, hint: Hint) -> int:
+        before, done = _marks_kept(resources), len(recorder.calls)
+        for _ in range(n):
+            assert publish(resources.producer, hint)
+        with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=[queue]):
+            recorder.wait_for(done + n)
+        return _marks_kept(resources) - before
+
+    # A starting worker's own messages to the others are a few more.
+    assert kept_of(PREDICTIONS_QUEUE, RequestsHint((1,))) < n
+    assert kept_of(BATCH_QUEUES[2], PlanHint("p", Priority.NORMAL)) >= n
+
+
+def _marks_kept(resources: Resources) -> int:
+    known: dict[str, dict[str, int]] = resources.redis.info("commandstats")
+    return known["cmdstat_zadd"]["calls"] if "cmdstat_zadd" in known else 0
+
+
 def test_the_tasks_call_what_the_hints_name(resources: Resources, worker_app: Celery, recorder: Recorder) -> None:
     publish(resources.producer, ChunkHint("b", 3, Priority.HIGH))
     publish(resources.producer, PlanHint("p", Priority.LOW))
-    publish(resources.producer, 2**61 + 1)
+    publish(resources.producer, RequestsHint((2**61 + 1, 7)))
 
     with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=(*BATCH_QUEUES, PREDICTIONS_QUEUE)):
         calls = recorder.wait_for(3)
 
-    assert sorted(calls, key=repr) == [("b", 3), ("p",), (2**61 + 1,)]
+    assert sorted(calls, key=repr) == [("b", 3), ("p",), ([2**61 + 1, 7],)]

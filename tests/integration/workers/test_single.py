@@ -4,46 +4,49 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import Any
 
 import numpy as np
+import pyarrow as pa
 import pytest
 import redis
 from sqlalchemy import Engine, text
 from structlog.typing import EventDict
 
 from broker.hints import publish_due
-from broker.replies import make_redis, wait_for
+from broker.replies import Replies, make_redis
 from db.customers import delete_customer, get_customer
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable, NotFound
 from db.predictions import StoredPrediction, get_prediction
-from db.requests import PredictionRequest, create_request, get_request
+from db.requests import PredictionRequest, get_request
 from deploy.local.ports import free_port
 from schemas.states import BatchStatus, RequestState
 from scoring.features import Code
 from scoring.model import ModelBundle
+from scoring.score import Scores
 from settings import Settings
-from tests.factories import customer
+from tests.factories import add_model, add_request, customer
 from tests.integration.broker.contents import everything_in
 from tests.integration.workers import builders as b
 from tests.integration.workers.cutter import cutting
 from workers.rescue import rescue_round
 from workers.resources import Resources, make_resources
-from workers.single import score_customer
+from workers.single import score_customers
 
 
 @pytest.fixture
-def listener(redis_url: str) -> Iterator[redis.Redis]:
-    """A client as the API has one."""
-    with closing(make_redis(redis_url, timeout_s=1)) as client:
-        yield client
+def listener(redis_url: str) -> Iterator[Replies]:
+    """Hears what the API would."""
+    with closing(make_redis(redis_url, timeout_s=1)) as client, closing(Replies(client)) as made:
+        made.listen()
+        yield made
 
 
 def request(engine: Engine, customer_id: str, values: dict[str, Any] | None = None, *, model: str = b.MODEL) -> int:
     with engine.begin() as conn:
-        return create_request(conn, customer_id=customer_id, customer=values, model_version=model, request_id="r")
+        return add_request(conn, customer_id if values is None else values, model=model)
 
 
 def prediction(engine: Engine, prediction_id: int) -> StoredPrediction:
@@ -53,7 +56,14 @@ def prediction(engine: Engine, prediction_id: int) -> StoredPrediction:
 
 def waiting(engine: Engine, prediction_id: int) -> PredictionRequest:
     with engine.connect() as conn:
-        return get_request(conn, prediction_id)
+        found = get_request(conn, prediction_id)
+    assert found is not None
+    return found
+
+
+def is_gone(engine: Engine, prediction_id: int) -> bool:
+    with engine.connect() as conn:
+        return get_request(conn, prediction_id) is None
 
 
 def make_due(engine: Engine) -> None:
@@ -76,7 +86,7 @@ def test_a_stored_customer_scores_as_lightgbm_would(
     ids = [request(ledger, customer_id, model=model) for customer_id in b.ids_of(customers)]
 
     for prediction_id in ids:
-        score_customer(resources, prediction_id)
+        score_customers(resources, [prediction_id])
 
     bundle = bundles[model]
     expected = bundle.manifest.calibration.apply(b.booster_predictions(bundle.model_text, customers))
@@ -94,8 +104,8 @@ def test_a_customer_in_full_scores_the_same_and_becomes_the_latest_row(resources
         by_id = request(ledger, row["customer_id"])
         new = {**row, "customer_id": "new-" + row["customer_id"]}
         in_full = request(ledger, new["customer_id"], new)
-        score_customer(resources, by_id)
-        score_customer(resources, in_full)
+        score_customers(resources, [by_id])
+        score_customers(resources, [in_full])
         assert prediction(ledger, in_full).churn_probability == prediction(ledger, by_id).churn_probability
         assert new["customer_id"] in b.stored_ids(ledger)
 
@@ -104,47 +114,43 @@ def test_the_request_gives_way_to_its_prediction(resources: Resources, ledger: E
     prediction_id = request(ledger, "C", customer("C"))
     with pytest.raises(NotFound):
         prediction(ledger, prediction_id)
-    score_customer(resources, prediction_id)
+    score_customers(resources, [prediction_id])
     assert prediction(ledger, prediction_id).customer_id == "C"
-    with pytest.raises(NotFound):
-        waiting(ledger, prediction_id)
+    assert is_gone(ledger, prediction_id)
 
 
 def test_an_older_request_that_ends_late_overwrites_nothing(resources: Resources, ledger: Engine) -> None:
     older = request(ledger, "C", customer("C", age=20))
     newer = request(ledger, "C", customer("C", age=90))
-    score_customer(resources, newer)
-    score_customer(resources, older)
+    score_customers(resources, [newer])
+    score_customers(resources, [older])
     with ledger.connect() as conn:
         assert get_customer(conn, "C").values["age"] == 90
 
 
-def test_an_unknown_customer_is_refused_at_once(ledger: Engine) -> None:
-    with pytest.raises(NotFound, match="nobody"):
-        request(ledger, "nobody")
-
-
-def test_the_waiting_client_is_told(resources: Resources, ledger: Engine, listener: redis.Redis) -> None:
+def test_the_waiting_client_is_told(resources: Resources, ledger: Engine, listener: Replies) -> None:
     prediction_id = request(ledger, "C", customer("C"))
-    score_customer(resources, prediction_id)
-    assert wait_for(listener, prediction_id, timeout_s=1)
+    listener.expect([prediction_id])
+    score_customers(resources, [prediction_id])
+    assert listener.wait(prediction_id, timeout_s=1)
 
 
-def test_nobody_else_s_client_is_told(resources: Resources, ledger: Engine, listener: redis.Redis) -> None:
+def test_nobody_else_s_client_is_told(resources: Resources, ledger: Engine, listener: Replies) -> None:
     mine, other = request(ledger, "C", customer("C")), request(ledger, "D", customer("D"))
-    score_customer(resources, other)
-    assert not wait_for(listener, mine, timeout_s=0.05)
+    listener.expect([mine, other])
+    score_customers(resources, [other])
+    assert listener.wait(other, timeout_s=1)
+    assert not listener.wait(mine, timeout_s=0)
 
 
-def test_a_word_that_nobody_waits_for_goes_by_itself(resources: Resources, ledger: Engine, listener: redis.Redis) -> None:
-    score_customer(resources, request(ledger, "C", customer("C")))
-    (key,) = listener.keys("churn:done:*")
-    assert 0 < listener.ttl(key) <= 60
+def test_a_word_that_nobody_waits_for_leaves_nothing_behind(resources: Resources, ledger: Engine) -> None:
+    score_customers(resources, [request(ledger, "C", customer("C"))])
+    assert resources.redis.keys("churn:*") == []
 
 
 @pytest.mark.parametrize("in_full", [False, True])
 def test_a_customer_deleted_meanwhile_is_not_scored(
-    resources: Resources, ledger: Engine, listener: redis.Redis, in_full: bool
+    resources: Resources, ledger: Engine, listener: Replies, in_full: bool
 ) -> None:
     customers = b.customers_of(1)
     (customer_id,) = b.ids_of(customers)
@@ -152,17 +158,19 @@ def test_a_customer_deleted_meanwhile_is_not_scored(
         b.store_customers(conn, customers)
     prediction_id = request(ledger, customer_id, customer(customer_id) if in_full else None)
 
+    listener.expect([prediction_id])
+
     def delete() -> None:
         with ledger.begin() as conn:
             delete_customer(conn, customer_id, keep_history=True)
 
     with b.during_score(resources, delete):
-        score_customer(resources, prediction_id)
+        score_customers(resources, [prediction_id])
 
     failed = waiting(ledger, prediction_id)
     assert (failed.state, failed.error_code) == (RequestState.FAILED, Code.CUSTOMER_NOT_FOUND)
     assert b.stored_ids(ledger) == set()
-    assert wait_for(listener, prediction_id, timeout_s=1)
+    assert listener.wait(prediction_id, timeout_s=1)
 
 
 def test_a_customer_deleted_before_it_was_read_is_not_scored(resources: Resources, ledger: Engine) -> None:
@@ -173,7 +181,7 @@ def test_a_customer_deleted_before_it_was_read_is_not_scored(resources: Resource
     prediction_id = request(ledger, customer_id)
     with ledger.begin() as conn:
         delete_customer(conn, customer_id, keep_history=True)
-    score_customer(resources, prediction_id)
+    score_customers(resources, [prediction_id])
     assert waiting(ledger, prediction_id).error_code == Code.CUSTOMER_NOT_FOUND
 
 
@@ -183,21 +191,21 @@ def test_a_deleted_customer_comes_back_when_posted_in_full(resources: Resources,
     with ledger.begin() as conn:
         delete_customer(conn, "C", keep_history=True)
     prediction_id = request(ledger, "C", customer("C"))
-    score_customer(resources, prediction_id)
+    score_customers(resources, [prediction_id])
     assert prediction(ledger, prediction_id).customer_id == "C"
 
 
 def test_redis_away_leaves_the_result_in_the_database(resources: Resources, ledger: Engine) -> None:
     prediction_id = request(ledger, "C", customer("C"))
     resources.redis = make_redis(f"redis://127.0.0.1:{free_port()}/0", timeout_s=0.2)
-    score_customer(resources, prediction_id)
+    score_customers(resources, [prediction_id])
     assert prediction(ledger, prediction_id).customer_id == "C"
 
 
 def test_a_duplicate_hint_scores_nothing_twice(resources: Resources, ledger: Engine) -> None:
     prediction_id = request(ledger, "C", customer("C"))
     for _ in range(3):
-        score_customer(resources, prediction_id)
+        score_customers(resources, [prediction_id])
     assert prediction(ledger, prediction_id).attempt == 1
 
 
@@ -209,11 +217,11 @@ def test_a_zombie_stores_nothing(resources: Resources, ledger: Engine) -> None:
         rescue_round(ledger, resources.settings)
 
     with b.during_score(resources, be_rescued):
-        score_customer(resources, prediction_id)
+        score_customers(resources, [prediction_id])
     assert waiting(ledger, prediction_id).state is RequestState.PENDING
     assert b.stored_ids(ledger) == set()
 
-    score_customer(resources, prediction_id)
+    score_customers(resources, [prediction_id])
     assert prediction(ledger, prediction_id).attempt == 2
 
 
@@ -225,25 +233,26 @@ def test_requests_that_kill_their_workers_fail(resources: Resources, ledger: Eng
 
     for _ in range(resources.settings.max_attempts):
         with b.during_score(resources, b.failing(Killed())), pytest.raises(Killed):
-            score_customer(resources, prediction_id)
+            score_customers(resources, [prediction_id])
         lapse(ledger)
         rescue_round(ledger, resources.settings)
     failed = waiting(ledger, prediction_id)
     assert (failed.state, failed.error_code) == (RequestState.FAILED, Code.SCORING_FAILED)
 
 
-def test_a_failing_model_is_tried_again_and_then_given_up(resources: Resources, ledger: Engine, listener: redis.Redis) -> None:
+def test_a_failing_model_is_tried_again_and_then_given_up(resources: Resources, ledger: Engine, listener: Replies) -> None:
     prediction_id = request(ledger, "C", customer("C"))
+    listener.expect([prediction_id])
     with b.during_score(resources, b.failing(ValueError("boom"))):
         for _ in range(resources.settings.max_attempts):
             assert waiting(ledger, prediction_id).state is RequestState.PENDING
-            assert not wait_for(listener, prediction_id, timeout_s=0.01)
-            score_customer(resources, prediction_id)
+            assert not listener.wait(prediction_id, timeout_s=0.01)
+            score_customers(resources, [prediction_id])
             make_due(ledger)
     failed = waiting(ledger, prediction_id)
     assert (failed.state, failed.error_code) == (RequestState.FAILED, Code.SCORING_FAILED)
     assert "boom" not in (failed.error_detail or "")
-    assert wait_for(listener, prediction_id, timeout_s=1)
+    assert listener.wait(prediction_id, timeout_s=1)
     with ledger.connect() as conn:
         assert conn.execute(text("SELECT customer FROM prediction_requests")).scalar_one() is None
 
@@ -251,12 +260,12 @@ def test_a_failing_model_is_tried_again_and_then_given_up(resources: Resources, 
 def test_a_passing_fault_gives_the_request_back(resources: Resources, ledger: Engine) -> None:
     prediction_id = request(ledger, "C", customer("C"))
     with b.during_score(resources, b.failing(DatabaseUnavailable("gone"))):
-        score_customer(resources, prediction_id)
+        score_customers(resources, [prediction_id])
     assert waiting(ledger, prediction_id).state is RequestState.PENDING
-    score_customer(resources, prediction_id)
+    score_customers(resources, [prediction_id])
     assert waiting(ledger, prediction_id).state is RequestState.PENDING  # not due yet
     make_due(ledger)
-    score_customer(resources, prediction_id)
+    score_customers(resources, [prediction_id])
     assert prediction(ledger, prediction_id).customer_id == "C"
 
 
@@ -272,10 +281,10 @@ def test_a_database_that_is_away_leaves_the_request_to_its_lease(
         raise error
 
     with b.during_score(resources, lose):
-        score_customer(resources, prediction_id)
+        score_customers(resources, [prediction_id])
     resources.engine = there
     assert waiting(ledger, prediction_id).state is RequestState.RUNNING
-    assert "prediction left to its lease" in [entry["event"] for entry in logged]
+    assert "predictions left to their lease" in [entry["event"] for entry in logged]
 
 
 @pytest.mark.parametrize(("committed", "attempts"), [(True, 1), (False, 2)])
@@ -283,16 +292,142 @@ def test_a_commit_whose_answer_is_lost_stores_one_prediction(
     settings: Settings, ledger: Engine, *, committed: bool, attempts: int
 ) -> None:
     prediction_id = request(ledger, "C", customer("C"))
-    with cutting(settings.database_url, marker="INSERT INTO prediction_history", committed=committed) as cutter:
+    finish = "EXECUTE finish_requests"
+    with cutting(settings.database_url, marker=finish, commit=finish, committed=committed) as cutter:
         resources = make_resources(dataclasses.replace(settings, database_url=cutter.url), process=1)
-        score_customer(resources, prediction_id)
+        score_customers(resources, [prediction_id])
         assert cutter.cuts == 1
         make_due(ledger)
-        score_customer(resources, prediction_id)
+        score_customers(resources, [prediction_id])
         resources.close()
     assert prediction(ledger, prediction_id).attempt == attempts
-    with pytest.raises(NotFound):
-        waiting(ledger, prediction_id)
+    assert is_gone(ledger, prediction_id)
+
+
+class TestGroups:
+    """Several of one hint: one claim, one pass over each model and one commit, and nobody's fault is another's."""
+
+    def test_stored_and_full_customers_of_two_models_score_as_each_would_alone(
+        self, resources: Resources, ledger: Engine, bundles: dict[str, ModelBundle], listener: Replies
+    ) -> None:
+        customers = b.customers_of(24)
+        rows = customers.drop_columns(["row"]).to_pylist()
+        with ledger.begin() as conn:
+            b.store_customers(conn, customers)
+        asked = [
+            request(ledger, row["customer_id"], {**row, "customer_id": f"new-{n}"} if n % 2 else None, model=model)
+            for n, (row, model) in enumerate(zip(rows, [b.MODEL, b.CALIBRATED, b.CALIBRATED] * 8, strict=True))
+        ]
+        listener.expect(asked)
+
+        score_customers(resources, asked)
+
+        stored = [prediction(ledger, prediction_id) for prediction_id in asked]
+        for n, (found, row) in enumerate(zip(stored, rows, strict=True)):
+            bundle = bundles[found.model_version]
+            expected = bundle.manifest.calibration.apply(b.booster_predictions(bundle.model_text, customers.slice(n, 1)))
+            np.testing.assert_allclose(found.churn_probability, expected[0], rtol=0, atol=1e-12)
+            assert found.customer_id == (f"new-{n}" if n % 2 else row["customer_id"])
+        assert [found.model_version for found in stored] == [b.MODEL, b.CALIBRATED, b.CALIBRATED] * 8
+        assert all(listener.wait(prediction_id, timeout_s=1) for prediction_id in asked)
+
+    def test_each_model_is_called_once(self, resources: Resources, ledger: Engine) -> None:
+        asked = [request(ledger, f"C-{n}", customer(f"C-{n}")) for n in range(5)]
+        calls: list[int] = []
+        with b.during_score(resources, lambda: calls.append(1)):
+            score_customers(resources, asked)
+        assert len(calls) == 1
+
+    def test_the_others_are_stored_when_one_is_deleted_and_one_another_attempt_s(
+        self, resources: Resources, ledger: Engine, listener: Replies
+    ) -> None:
+        with ledger.begin() as conn:
+            b.store_customers(conn, b.renamed(b.customers_of(2), "gone-before", "gone-meanwhile"))
+        good, before, meanwhile, anothers, last = [
+            request(ledger, "C-1", customer("C-1")),
+            request(ledger, "gone-before"),
+            request(ledger, "gone-meanwhile"),
+            request(ledger, "C-2", customer("C-2")),
+            request(ledger, "C-3", customer("C-3")),
+        ]
+        asked = [good, before, meanwhile, anothers, last]
+        listener.expect(asked)
+        with ledger.begin() as conn:
+            delete_customer(conn, "gone-before", keep_history=True)
+
+        def interfere() -> None:
+            with ledger.begin() as conn:
+                delete_customer(conn, "gone-meanwhile", keep_history=True)
+                conn.execute(text("UPDATE prediction_requests SET attempt = attempt + 1 WHERE id = :id"), {"id": anothers})
+
+        with b.during_score(resources, interfere):
+            score_customers(resources, asked)
+
+        assert [prediction(ledger, i).customer_id for i in (good, last)] == ["C-1", "C-3"]
+        for gone in (before, meanwhile):
+            failed = waiting(ledger, gone)
+            assert (failed.state, failed.error_code) == (RequestState.FAILED, Code.CUSTOMER_NOT_FOUND)
+        assert waiting(ledger, anothers).state is RequestState.RUNNING
+        assert all(listener.wait(i, timeout_s=1) for i in (good, last, before, meanwhile))
+        assert b.stored_ids(ledger) == {"C-1", "C-3"}
+
+    def test_one_that_makes_the_model_fail_is_tried_again_alone_and_the_others_stored(
+        self, resources: Resources, ledger: Engine, listener: Replies
+    ) -> None:
+        asked = [request(ledger, name, customer(name)) for name in ("C-1", "poison", "C-2")]
+        listener.expect(asked)
+
+        with failing_for(resources, "poison"):
+            score_customers(resources, asked)
+            assert [prediction(ledger, i).customer_id for i in (asked[0], asked[2])] == ["C-1", "C-2"]
+            assert waiting(ledger, asked[1]).state is RequestState.PENDING
+            assert all(listener.wait(i, timeout_s=1) for i in (asked[0], asked[2]))
+            assert not listener.wait(asked[1], timeout_s=0)
+            for _ in range(resources.settings.max_attempts - 1):
+                make_due(ledger)
+                score_customers(resources, asked)
+        assert waiting(ledger, asked[1]).error_code == Code.SCORING_FAILED
+        assert listener.wait(asked[1], timeout_s=1)
+
+    def test_a_model_that_cannot_be_loaded_holds_up_its_own_alone(self, resources: Resources, ledger: Engine) -> None:
+        with ledger.begin() as conn:
+            add_model(conn, "missing")
+        missing = request(ledger, "C-1", customer("C-1"), model="missing")
+        good = request(ledger, "C-2", customer("C-2"))
+        score_customers(resources, [missing, good])
+        assert prediction(ledger, good).customer_id == "C-2"
+        assert waiting(ledger, missing).state is RequestState.PENDING
+
+    def test_of_a_customer_twice_the_later_submit_stays_and_both_are_scored(self, resources: Resources, ledger: Engine) -> None:
+        older, newer = (request(ledger, "C", customer("C", age=age)) for age in (20, 90))
+        score_customers(resources, [newer, older])
+        with ledger.connect() as conn:
+            assert get_customer(conn, "C").values["age"] == 90
+        assert {prediction(ledger, i).customer_id for i in (older, newer)} == {"C"}
+
+    def test_of_ids_that_are_done_or_unknown_nothing_comes(self, resources: Resources, ledger: Engine) -> None:
+        done = request(ledger, "C", customer("C"))
+        score_customers(resources, [done])
+        fresh = request(ledger, "D", customer("D"))
+        score_customers(resources, [done, fresh, 2**40])
+        assert [prediction(ledger, i).attempt for i in (done, fresh)] == [1, 1]
+        score_customers(resources, [2**40])
+
+
+@contextmanager
+def failing_for(resources: Resources, customer_id: str) -> Iterator[None]:
+    """A model that fails whenever it is asked about one customer."""
+    scorer = resources.scorer(b.MODEL)
+    score = scorer.score
+
+    def picky(customers: pa.Table) -> Scores:
+        if customer_id in b.ids_of(customers):
+            raise ValueError("boom")
+        return score(customers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "score", picky)
+        yield
 
 
 def test_nothing_of_a_customer_gets_into_redis(resources: Resources, ledger: Engine, redis_url: str) -> None:

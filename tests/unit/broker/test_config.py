@@ -8,7 +8,7 @@ import pytest
 
 from broker.app import make_producer
 from celeryconfig import producer_config, worker_config
-from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMER, batch_queue
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, batch_queue
 from schemas.states import Priority
 from settings import Settings, load_settings
 
@@ -46,7 +46,7 @@ def test_both_sides_agree_on_the_visibility_timeout(settings: Settings) -> None:
     assert max(limit["time_limit"] for limit in limits) < sides[0]
 
 
-@pytest.mark.parametrize("task", [SCORE_CHUNK, SCORE_CUSTOMER])
+@pytest.mark.parametrize("task", [SCORE_CHUNK, SCORE_CUSTOMERS])
 def test_a_hung_predict_is_killed_before_its_lease_lapses(settings: Settings, task: str) -> None:
     limits = worker_config(settings)["task_annotations"][task]
     assert limits["soft_time_limit"] < limits["time_limit"] < settings.lease_seconds
@@ -57,6 +57,14 @@ def test_the_ledger_counts_attempts_and_not_celery(settings: Settings) -> None:
     assert config["task_acks_late"] is False
     assert config["task_reject_on_worker_lost"] is False
     assert config["worker_prefetch_multiplier"] == 1
+
+
+def test_only_single_predictions_are_not_kept_until_they_are_acknowledged(config: dict[str, Any]) -> None:
+    assert [queue.name for queue in config["task_queues"] if queue.no_ack] == [PREDICTIONS_QUEUE]
+
+
+def test_nothing_is_told_of_a_hint_that_was_only_sent(config: dict[str, Any]) -> None:
+    assert config["task_send_sent_event"] is False
 
 
 def test_a_producer_waits_no_longer_than_it_was_told(settings: Settings) -> None:

@@ -96,14 +96,19 @@ def str_of(value: object) -> str:
 
 @pytest.mark.parametrize("money", [0, 54_000, 990.4, Decimal("990.40"), Decimal("0.10")])
 def test_one_customer_may_come_from_json_or_from_the_table(money: Any) -> None:
-    table = table_of(customer("C", total_charges=money, age=None, income=None))
+    table = table_of([customer("C", total_charges=money, age=None, income=None)])
     assert table.schema == CUSTOMER_SCHEMA
     (row,) = table.to_pylist()
     assert (row["total_charges"], row["age"], row["income"]) == (float(money), None, None)
 
 
 def test_one_customer_is_the_same_matrix_as_one_of_many() -> None:
-    np.testing.assert_array_equal(matrix_of(table_of(customer("C-0"))), matrix_of(customers_table(["C-0"])))
+    np.testing.assert_array_equal(matrix_of(table_of([customer("C-0")])), matrix_of(customers_table(["C-0"])))
+
+
+def test_a_few_customers_keep_their_order_and_their_gaps(customers: pa.Table) -> None:
+    table = table_of(customers.to_pylist())
+    assert table.equals(customers)
 
 
 def test_a_prediction_s_id_holds_its_batch_and_row() -> None:

@@ -1,0 +1,126 @@
+"""Single predictions of one process: asked for, waited for and read, those of many clients in one go."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Final, NamedTuple
+
+from sqlalchemy import Engine
+
+from api.grouped import Grouped
+from broker.hints import Publisher
+from broker.replies import Replies
+from db.engine import each_alone
+from db.errors import NotFound
+from db.predictions import StoredPrediction, get_predictions
+from db.requests import Created, NewRequest, PredictionRequest, create_requests, get_request, make_durable
+from schemas.states import RequestState
+
+Found = StoredPrediction | PredictionRequest
+"""A prediction, or the request that will become one; a failed one is found as its request."""
+
+_LOOK_EVERY_S: Final = 1.0
+"""How often a client that waits looks for itself: a word that Redis lost costs it no more."""
+
+_LOOK_WITHOUT_REDIS_S: Final = 0.1
+
+
+class _Asked(NamedTuple):
+    new: NewRequest
+    durable: bool
+
+
+class Singles:
+    """What one process of the API does for clients that want one score.
+
+    Parameters
+    ----------
+    stopping : threading.Event
+        Ends waits when it is set.
+    """
+
+    def __init__(self, engine: Engine, publisher: Publisher, replies: Replies, stopping: threading.Event) -> None:
+        self._engine = engine
+        self._publisher = publisher
+        self._replies = replies
+        self._stopping = stopping
+        self._create: Callable[[_Asked], Created] = Grouped(self._create_all, then=self._publish)
+        self._find: Callable[[int], Found | None] = Grouped(self._find_all)
+
+    def ask(self, new: NewRequest, *, durable: bool) -> Created:
+        """Write a request and send its hint.
+
+        Parameters
+        ----------
+        durable : bool
+            Whether the client will be told that the score will come, and not wait for it.
+        """
+        return self._create(_Asked(new, durable))
+
+    def wait(self, prediction_id: int, *, deadline: float) -> Found:
+        """Wait until a prediction that was asked for is there, has failed, or the time is over.
+
+        Parameters
+        ----------
+        deadline : float
+            As `time.perf_counter` counts.
+        """
+        try:
+            while True:
+                look_s = _LOOK_EVERY_S if self._replies.hears else _LOOK_WITHOUT_REDIS_S
+                left_s = deadline - time.perf_counter()
+                if self._replies.wait(prediction_id, timeout_s=max(0.0, min(left_s, look_s))):
+                    # The word may be of another attempt, so the next one is expected before this one is looked into.
+                    self._replies.expect([prediction_id])
+                found = self.find(prediction_id)
+                if not _is_open(found):
+                    return found
+                if time.perf_counter() >= deadline or self._stopping.is_set():
+                    return self._kept(prediction_id, found)
+        finally:
+            self._replies.forget(prediction_id)
+
+    def find(self, prediction_id: int) -> Found:
+        """Read a prediction or its request.
+
+        Raises
+        ------
+        NotFound
+            There is neither.
+        """
+        found = self._find(prediction_id)
+        if found is None:
+            raise NotFound(f"there is no prediction {str(prediction_id)!r}", code="prediction_not_found")
+        return found
+
+    def _kept(self, prediction_id: int, found: Found) -> Found:
+        """Promise an open request: from here on it must outlive a crash of Postgres."""
+        with self._engine.begin() as conn:
+            make_durable(conn, prediction_id)
+        return found
+
+    def _create_all(self, asked: Sequence[_Asked]) -> list[Created]:
+        with each_alone(self._engine) as conn:
+            created = create_requests(conn, [one.new for one in asked], durable=any(one.durable for one in asked))
+        self._replies.expect(
+            [each.id for each, one in zip(created, asked, strict=True) if each.was_written and not one.durable]
+        )
+        return created
+
+    def _publish(self, created: Sequence[Created]) -> None:
+        if ids := [each.id for each in created if each.was_written]:
+            self._publisher.publish_requests(ids)
+
+    def _find_all(self, ids: Sequence[int]) -> list[Found | None]:
+        with each_alone(self._engine) as conn:
+            stored = get_predictions(conn, ids)
+            rest = {i: get_request(conn, i) for i in ids if i not in stored}
+            # One may have been stored between the two looks.
+            late = get_predictions(conn, missing) if (missing := [i for i, request in rest.items() if request is None]) else {}
+        return [stored.get(i) or late.get(i) or rest.get(i) for i in ids]
+
+
+def _is_open(found: Found) -> bool:
+    return isinstance(found, PredictionRequest) and found.state is not RequestState.FAILED

@@ -1,0 +1,343 @@
+"""Single predictions of many clients at once: each gets its own, though words go astray, and nothing stays behind."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import ExitStack, closing
+from typing import Any
+
+import pytest
+import redis
+from sqlalchemy import Engine, event, text
+
+from api.resources import Resources, make_resources
+from api.singles import Found, Singles
+from broker.replies import announce
+from db.engine import each_alone
+from db.errors import DatabaseUnavailable, NotFound
+from db.predictions import StoredPrediction
+from db.requests import (
+    Created,
+    NewRequest,
+    PredictionRequest,
+    claim_requests,
+    fail_request,
+    finish_requests,
+    make_durable,
+)
+from schemas.states import RequestState
+from settings import Settings
+from tests.factories import MODEL, add_customers, add_model, add_prediction, add_request, claim_one, customer, scored
+
+_AGES = range(18, 98)
+
+
+@pytest.fixture
+def held(settings: Settings, ledger: Engine) -> Iterator[Resources]:
+    """What one process of the API holds."""
+    with closing(make_resources(settings)) as made:
+        yield made
+
+
+@pytest.fixture
+def singles(held: Resources) -> Singles:
+    return held.singles
+
+
+def new(customer_id: str = "C-0", *, model: str | None = None, **values: Any) -> NewRequest:
+    return NewRequest(customer_id, customer(customer_id, **values), model, "r")
+
+
+def ask_and_wait(singles: Singles, asked: NewRequest, *, wait_s: float = 10) -> Found:
+    created = singles.ask(asked, durable=False)
+    return singles.wait(created.id, deadline=time.perf_counter() + wait_s)
+
+
+def open_ids(ledger: Engine) -> list[int]:
+    with ledger.connect() as conn:
+        return list(conn.execute(text("SELECT id FROM prediction_requests WHERE state = 'pending' ORDER BY id")).scalars())
+
+
+def store(ledger: Engine, ids: Sequence[int]) -> None:
+    """Score requests as a worker does, each customer's age its score in hundredths."""
+    with each_alone(ledger) as conn:
+        claims = claim_requests(conn, ids, lease_s=60)
+        assert all(claim.customer for claim in claims)
+        finish_requests(conn, [scored(claim, claim.customer["age"] / 100) for claim in claims if claim.customer])
+
+
+@pytest.fixture
+def worker(ledger: Engine, redis_url: str) -> Iterator[Callable[..., threading.Thread]]:
+    """Plays the worker in the background until the test ends."""
+    with ExitStack() as ends, closing(redis.Redis.from_url(redis_url)) as client:
+        over = threading.Event()
+
+        def run(*, announced: bool) -> None:
+            while not over.wait(0.005):
+                if ids := open_ids(ledger):
+                    store(ledger, ids)
+                    if announced:
+                        announce(client, ids)
+
+        def play(*, announced: bool = True) -> threading.Thread:
+            thread = threading.Thread(target=run, kwargs={"announced": announced})
+            thread.start()
+            ends.callback(thread.join)
+            ends.callback(over.set)
+            return thread
+
+        yield play
+
+
+@pytest.mark.parametrize("announced", [True, False])
+def test_many_clients_at_once_each_get_their_own_score(
+    singles: Singles, held: Resources, worker: Callable[..., threading.Thread], *, announced: bool
+) -> None:
+    worker(announced=announced)
+    with ThreadPoolExecutor(20) as pool:
+        found = list(pool.map(lambda age: ask_and_wait(singles, new(f"C-{age}", age=age)), _AGES))
+    assert all(isinstance(one, StoredPrediction) for one in found)
+    assert [(one.customer_id, one.churn_probability) for one in found if isinstance(one, StoredPrediction)] == [
+        (f"C-{age}", age / 100) for age in _AGES
+    ]
+    assert held.replies._waiting == {}
+
+
+def test_clients_that_come_during_a_round_trip_share_the_next_one(
+    singles: Singles, held: Resources, ledger: Engine, redis_url: str
+) -> None:
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        client.flushdb()
+    with ledger.begin() as conn:
+        conn.execute(text("LOCK TABLE prediction_requests"))
+        with ThreadPoolExecutor(8) as pool:
+            asked = [pool.submit(singles.ask, new(f"C-{n}"), durable=n % 2 == 0) for n in range(8)]
+            while len(_grouped(singles)._waiting) < 7:
+                time.sleep(0.005)
+            conn.rollback()
+    ids = [each.result().id for each in asked]
+    assert open_ids(ledger) == sorted(ids)
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        assert client.llen("predictions") == 2
+    assert sorted(held.replies._waiting) == sorted(ids[n] for n in range(8) if n % 2)
+
+
+def test_one_client_s_mistake_is_nobody_else_s(singles: Singles, ledger: Engine, held: Resources) -> None:
+    with ledger.begin() as conn:
+        add_customers(conn, "stored")
+        add_model(conn, "test-2")
+    asks = [
+        new("a", model="test-2"),
+        NewRequest("nobody", None, None, "r"),
+        new("b", model="unknown"),
+        NewRequest("stored", None, None, "r"),
+    ]
+    with ledger.begin() as conn:
+        conn.execute(text("LOCK TABLE prediction_requests"))
+        with ThreadPoolExecutor(5) as pool:
+            first = pool.submit(singles.ask, new("first"), durable=False)
+            while not _grouped(singles)._is_under_way:
+                time.sleep(0.005)
+            asked = [pool.submit(singles.ask, ask, durable=False) for ask in asks]
+            while len(_grouped(singles)._waiting) < 4:
+                time.sleep(0.005)
+            conn.rollback()
+    made = [each.result() for each in asked]
+    assert [(one.model_version, one.is_known) for one in made] == [
+        ("test-2", True),
+        (MODEL, False),
+        (None, True),
+        (MODEL, True),
+    ]
+    written = [first.result().id, made[0].id, made[3].id]
+    assert open_ids(ledger) == sorted(written)
+    assert sorted(held.replies._waiting) == sorted(written)
+
+
+def test_a_word_of_another_attempt_does_not_end_the_wait(
+    singles: Singles, held: Resources, ledger: Engine, redis_url: str
+) -> None:
+    created = singles.ask(new(age=40), durable=False)
+    with closing(redis.Redis.from_url(redis_url)) as client, ThreadPoolExecutor(1) as pool:
+        waiting = pool.submit(singles.wait, created.id, deadline=time.perf_counter() + 0.9)
+        for _ in range(3):
+            heard = held.replies._waiting[created.id]
+            announce(client, [created.id])
+            while held.replies._waiting[created.id] is heard:
+                time.sleep(0.005)
+        assert not waiting.done()
+        store(ledger, [created.id])
+        announce(client, [created.id])
+        found = waiting.result()
+    assert isinstance(found, StoredPrediction)
+    assert held.replies._waiting == {}
+
+
+def test_a_word_that_comes_while_another_is_looked_into_is_heard(
+    singles: Singles, held: Resources, ledger: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = singles.ask(new(age=40), durable=False)
+    monkeypatch.setattr("api.singles._LOOK_EVERY_S", 60.0)
+    find = singles.find
+
+    def find_late(prediction_id: int) -> Found:
+        """The first look is over just before the score is stored and announced."""
+        monkeypatch.setattr(singles, "find", find)
+        found = find(prediction_id)
+        store(ledger, [created.id])
+        last = held.replies._waiting[created.id]
+        announce(client, [created.id])
+        assert last.wait(10)
+        return found
+
+    monkeypatch.setattr(singles, "find", find_late)
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        announce(client, [created.id])
+        assert isinstance(singles.wait(created.id, deadline=time.perf_counter() + 30), StoredPrediction)
+
+
+@pytest.mark.parametrize("prior", ["scored", "failed", "over", "stopping"])
+def test_nothing_is_expected_once_it_is_answered(singles: Singles, held: Resources, ledger: Engine, prior: str) -> None:
+    created = singles.ask(new(age=40), durable=False)
+    assert list(held.replies._waiting) == [created.id]
+    match prior:
+        case "scored":
+            store(ledger, [created.id])
+        case "failed":
+            with ledger.begin() as conn:
+                fail_request(conn, claim_one(conn, created.id), code="c", detail="d")
+        case "stopping":
+            held.stopping.set()
+    found = singles.wait(created.id, deadline=time.perf_counter() + (0.05 if prior == "over" else 5))
+    assert isinstance(found, StoredPrediction) == (prior == "scored")
+    if isinstance(found, PredictionRequest):
+        assert found.state is (RequestState.FAILED if prior == "failed" else RequestState.PENDING)
+    assert held.replies._waiting == {}
+
+
+def test_nothing_is_expected_for_a_client_that_does_not_wait(singles: Singles, held: Resources, ledger: Engine) -> None:
+    created = singles.ask(new(), durable=True)
+    assert held.replies._waiting == {}
+    found = singles.find(created.id)
+    assert isinstance(found, PredictionRequest)
+
+
+def test_nothing_is_expected_when_the_wait_ends_in_an_error(
+    singles: Singles, held: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = singles.ask(new(), durable=False)
+
+    def gone(_: int) -> Found:
+        raise DatabaseUnavailable("gone")
+
+    monkeypatch.setattr(singles, "find", gone)
+    with pytest.raises(DatabaseUnavailable):
+        singles.wait(created.id, deadline=time.perf_counter())
+    assert held.replies._waiting == {}
+
+
+def test_what_is_looked_for_by_many_is_found_or_not_for_each(singles: Singles, ledger: Engine) -> None:
+    with ledger.begin() as conn:
+        add_prediction(conn, 2**40)
+        waiting = add_request(conn, customer())
+    with ledger.begin() as conn, ThreadPoolExecutor(7) as pool:
+        conn.execute(text("LOCK TABLE prediction_history"))
+        looks: list[Future[Found]] = [pool.submit(singles.find, n) for n in (2**40, waiting, 2**41, 2**40, waiting, 2**41)]
+        time.sleep(0.05)
+        conn.rollback()
+    for stored, open_, none in (looks[:3], looks[3:]):
+        assert isinstance(stored.result(), StoredPrediction)
+        assert isinstance(open_.result(), PredictionRequest)
+        with pytest.raises(NotFound, match=f"there is no prediction '{2**41}'"):
+            none.result()
+
+
+def test_one_that_is_stored_between_two_looks_is_found(
+    singles: Singles, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    created = singles.ask(new(age=40), durable=False)
+
+    def too_late(_: object, prediction_id: int) -> None:
+        store(ledger, [prediction_id])
+
+    monkeypatch.setattr("api.singles.get_request", too_late)
+    assert isinstance(singles.find(created.id), StoredPrediction)
+
+
+class TestDisk:
+    """Which writes wait for the disk: what a client is told of must outlive a crash of Postgres."""
+
+    @pytest.fixture
+    def promised(self, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+        """Ids that were made durable."""
+        seen: list[int] = []
+
+        def note(conn: Any, prediction_id: int) -> None:
+            seen.append(prediction_id)
+            make_durable(conn, prediction_id)
+
+        monkeypatch.setattr("api.singles.make_durable", note)
+        return seen
+
+    def test_a_client_that_waits_costs_no_wait_for_the_disk(
+        self, singles: Singles, held: Resources, ledger: Engine, promised: list[int]
+    ) -> None:
+        statements = executed(held.engine)
+        created = singles.ask(new(age=40), durable=False)
+        store(ledger, [created.id])
+        singles.wait(created.id, deadline=time.perf_counter() + 5)
+        assert promised == []
+        assert not [sql for sql in statements if "COMMIT" in sql]
+
+    def test_one_whose_wait_is_over_is_promised_its_score_on_the_disk(self, singles: Singles, promised: list[int]) -> None:
+        created = singles.ask(new(), durable=False)
+        found = singles.wait(created.id, deadline=time.perf_counter())
+        assert isinstance(found, PredictionRequest)
+        assert promised == [created.id]
+
+    @pytest.mark.parametrize("durable", [[True], [False], [False, True, False], [False, False]])
+    def test_a_group_waits_for_the_disk_if_one_of_it_is_promised(
+        self, singles: Singles, monkeypatch: pytest.MonkeyPatch, durable: list[bool]
+    ) -> None:
+        waited: list[bool] = []
+
+        def note(_: object, asked: Sequence[NewRequest], *, durable: bool) -> list[Created]:
+            waited.append(durable)
+            return [Created(number, None, is_known=True) for number, _ in enumerate(asked)]
+
+        monkeypatch.setattr("api.singles.create_requests", note)
+        singles._create_all([_asked(new(), one) for one in durable])
+        assert waited == [any(durable)]
+
+    def test_a_promise_that_cannot_be_kept_is_an_error(
+        self, singles: Singles, held: Resources, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        def gone(_: object, __: int) -> None:
+            raise DatabaseUnavailable("gone")
+
+        monkeypatch.setattr("api.singles.make_durable", gone)
+        created = singles.ask(new(), durable=False)
+        with pytest.raises(DatabaseUnavailable):
+            singles.wait(created.id, deadline=time.perf_counter())
+        assert held.replies._waiting == {}
+
+
+def executed(engine: Engine) -> list[str]:
+    """What SQLAlchemy executes from here on."""
+    statements: list[str] = []
+    event.listen(engine, "before_cursor_execute", lambda *given: statements.append(given[2]))
+    event.listen(engine, "commit", lambda _: statements.append("COMMIT"))
+    return statements
+
+
+def _grouped(singles: Singles) -> Any:
+    return singles._create
+
+
+def _asked(asked: NewRequest, durable: bool) -> Any:
+    from api.singles import _Asked
+
+    return _Asked(asked, durable)
