@@ -95,6 +95,25 @@ def test_hints_of_single_predictions_are_never_kept_until_they_are_acknowledged(
     assert kept_of(BATCH_QUEUES[2], PlanHint("p", Priority.NORMAL)) >= n
 
 
+def test_a_worker_takes_no_single_prediction_ahead_that_would_be_lost_with_it(
+    resources: Resources, worker_app: Celery, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, go = threading.Semaphore(0), threading.Event()
+
+    def hold(*_: object) -> None:
+        begun.release()
+        assert go.wait(10)
+
+    monkeypatch.setattr("workers.tasks.score_customers", hold)
+    for n in range(5):
+        assert publish(resources.producer, RequestsHint((n,)))
+    with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=[PREDICTIONS_QUEUE]):
+        assert begun.acquire(timeout=10)
+        assert resources.redis.llen(PREDICTIONS_QUEUE) == 4
+        go.set()
+        assert all(begun.acquire(timeout=10) for _ in range(4))
+
+
 def _marks_kept(resources: Resources) -> int:
     known: dict[str, dict[str, int]] = resources.redis.info("commandstats")
     return known["cmdstat_zadd"]["calls"] if "cmdstat_zadd" in known else 0
