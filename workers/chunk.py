@@ -63,7 +63,7 @@ class _Closed(NamedTuple):
 
 def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     """Score the chunk that a hint names, if it is there to be scored; then fill the window of hints again."""
-    with resources.engine.begin() as conn:
+    with metrics.step_seconds("claim"), resources.engine.begin() as conn:
         lease_s = resources.settings.lease_seconds
         claim = claim_chunk(conn, batch_id, chunk_no, lease_s=lease_s, worker=resources.worker)
     if claim is None:
@@ -86,17 +86,19 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     except Exception as exc:
         log.exception("chunk failed")
         _fail(resources, claim, exc)
-    resources.publish_due()
+    with metrics.step_seconds("publish"):
+        resources.publish_due()
 
 
 def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
     scorer = resources.scorer(claim.model_version)
-    wanted = decode(claim.payload)
+    with metrics.step_seconds("read"):
+        wanted = decode(claim.payload)
     is_upload = wanted.schema.names != IDS_SCHEMA.names
     customers = wanted if is_upload else _read_stored(resources, claim, wanted)
     scores = _score(resources, claim, scorer, customers) if customers.num_rows else _NO_SCORES
     try:
-        with resources.engine.begin() as conn:
+        with metrics.step_seconds("write"), resources.engine.begin() as conn:
             closed = _close(conn, claim, wanted, customers, scores, is_upload=is_upload)
     except DatabaseUnavailable:
         # The connection may have broken after Postgres committed; only Postgres knows.
@@ -108,15 +110,20 @@ def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
 
 def _read_stored(resources: Resources, claim: ChunkClaim, wanted: pa.Table) -> pa.Table:
     ids = wanted.column(CUSTOMER_ID)
-    with resources.engine.connect() as conn:
+    with metrics.step_seconds("read"), resources.engine.connect() as conn:
         if claim.filter is not None:
             ends = {"first_id": ids[0].as_py(), "last_id": ids[-1].as_py()}
-            found = select_stored(copy_matching_customers(conn, claim.filter, **ends), wanted)
+            found = _select(copy_matching_customers(conn, claim.filter, **ends), wanted)
             if found.num_rows == wanted.num_rows:
                 return found
             # Some match no longer, but did when the batch was planned: the plan counts.
         copied = copy_customers(conn, ids.to_pylist())
-    return select_stored(copied, wanted)
+    return _select(copied, wanted)
+
+
+def _select(copied: bytes, wanted: pa.Table) -> pa.Table:
+    with metrics.step_seconds("parse"):
+        return select_stored(copied, wanted)
 
 
 def _score(resources: Resources, claim: ChunkClaim, scorer: Scorer, customers: pa.Table) -> Scores:
@@ -125,7 +132,7 @@ def _score(resources: Resources, claim: ChunkClaim, scorer: Scorer, customers: p
     renewed = time.monotonic()
     parts: list[Scores] = []
     for part in _slices(customers):
-        with metrics.inference_seconds():
+        with metrics.step_seconds("predict"), metrics.inference_seconds():
             parts.append(scorer.score(part))
         if time.monotonic() - renewed > lease_s / 3:
             with resources.engine.begin() as conn:
@@ -156,15 +163,18 @@ def _close(
         scores = Scores(scores.churn_probability[mask], scores.risk[mask], scores.confidence[mask])
     errors = _absent(wanted, customers, gone)
     if is_upload:
-        upsert_customers(conn, customer_rows(customers), submitted_at=claim.submitted_at)
-    rows = prediction_rows(
-        customers,
-        scores,
-        first_prediction_id=claim.first_prediction_id,
-        batch_id=claim.batch_id,
-        attempt=claim.attempt,
-        model_version=claim.model_version,
-    )
+        with metrics.step_seconds("encode"):
+            stored = customer_rows(customers)
+        upsert_customers(conn, stored, submitted_at=claim.submitted_at)
+    with metrics.step_seconds("encode"):
+        rows = prediction_rows(
+            customers,
+            scores,
+            first_prediction_id=claim.first_prediction_id,
+            batch_id=claim.batch_id,
+            attempt=claim.attempt,
+            model_version=claim.model_version,
+        )
     store_predictions(conn, rows)
     store_row_errors(conn, claim.batch_id, errors)
     risk, by_code = risk_counts(scores.risk), Counter(error.code for error in errors)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
-from contextlib import AbstractContextManager
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
 from typing import Final
 
 from prometheus_client import REGISTRY as _ALONE
@@ -17,6 +19,7 @@ _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 
 _PREDICTIONS: Final = Counter("ml_predictions", "Customers scored and stored.", ["model_version", "risk_category", "source"])
 _INFERENCE: Final = Histogram("churn_inference_seconds", "One call of the model.", buckets=(0.0001, 0.0005, 0.001, *_SECONDS))
 _CHUNK: Final = Histogram("churn_chunk_seconds", "A chunk from claim to commit.", buckets=_SECONDS)
+_STEPS: Final = Counter("churn_chunk_step_seconds", "Where the seconds of chunks go.", ["step"])
 _BATCHES: Final = Counter("churn_batches_ended", "Batches that a chunk of this worker ended.")
 _ROW_ERRORS: Final = Counter("churn_rows_failed", "Rows refused or not scored.", ["code"])
 _RESCUED: Final = Counter("churn_chunks_rescued", "Chunks taken from an attempt whose lease lapsed.", ["outcome"])
@@ -26,6 +29,10 @@ _LOADED: Final = Counter(
     "Models that a process loaded, by the engine that scores with them; fallback says why it is not the compiled one.",
     ["model_version", "engine", "fallback"],
 )
+
+
+_inside: ContextVar[float] = ContextVar("inside", default=0.0)
+"""Seconds that the steps inside the one that is open have taken."""
 
 
 def model_loaded(model_version: str, engine: str, *, fallback: str) -> None:
@@ -41,6 +48,26 @@ def inference_seconds() -> AbstractContextManager[object]:
 def chunk_seconds() -> AbstractContextManager[object]:
     """Time a chunk."""
     return _CHUNK.time()
+
+
+@contextmanager
+def step_seconds(step: str) -> Iterator[None]:
+    """Count the time of a block as a step of a chunk; a step inside another is taken out of it, so that no second counts twice.
+
+    Parameters
+    ----------
+    step : str
+        ``claim``, ``read``, ``parse``, ``predict``, ``encode``, ``write`` or ``publish``.
+    """
+    around = _inside.get()
+    _inside.set(0.0)
+    began = time.perf_counter()
+    try:
+        yield
+    finally:
+        spent = time.perf_counter() - began
+        _STEPS.labels(step).inc(max(0.0, spent - _inside.get()))
+        _inside.set(around + spent)
 
 
 def chunk_closed(claim: ChunkClaim, risk: Mapping[str, int], *, ended: bool) -> None:
