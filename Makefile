@@ -8,6 +8,7 @@ BIN := $(VENV)/bin
 # Files made when the packages were installed; they are older than the requirements when those have changed.
 RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
+PEERS_STAMP := $(VENV)/.installed-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
@@ -38,7 +39,7 @@ clean: down ## Stop, and remove the data (var/), the virtual environment and cac
 test: $(DEV_STAMP) ## Run all tests against real servers on free ports
 	@$(BIN)/python -m pytest
 
-bench: $(RUN_STAMP) ## Measure beside raw scripts, into bench/report.md (QUICK=1: about two minutes)
+bench: $(RUN_STAMP) $(if $(filter-out 0,$(PEERS)),$(PEERS_STAMP)) ## Measure beside raw scripts, into bench/report.md (QUICK=1: two minutes; PEERS=1: Ray too)
 	@$(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
 check: $(DEV_STAMP) ## Lint, formatting, types, import contracts
@@ -66,4 +67,9 @@ $(RUN_STAMP): requirements.txt pyproject.toml
 $(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
 	@echo "Installing requirements-dev.txt."
 	@$(PIP) --requirement requirements-dev.txt
+	@touch $@
+
+$(PEERS_STAMP): bench/requirements-peers.txt $(RUN_STAMP)
+	@echo "Installing bench/requirements-peers.txt."
+	@$(PIP) --requirement bench/requirements-peers.txt
 	@touch $@

@@ -10,7 +10,7 @@ from multiprocessing.pool import Pool
 from pathlib import Path
 from typing import Final
 
-from bench import download, growth, pandas_peer, polling, reference, single, upload
+from bench import download, growth, peers, polling, reference, single, upload
 from bench.ground import Ground, prepared_ground
 from bench.machine import describe_machine
 from bench.measure import Findings, tell
@@ -43,7 +43,7 @@ _Case = Callable[[Ground, Pool, Scale], Findings]
 
 _CASES: Final[Mapping[str, _Case]] = {
     "reference": lambda ground, pool, scale: reference.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
-    "peers": lambda ground, pool, scale: pandas_peer.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
+    "peers": lambda ground, pool, scale: peers.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
     "upload": lambda ground, pool, scale: upload.measure(ground, pool, n=scale.uploaded, rounds=scale.rounds),
     "single": lambda ground, _, scale: single.measure(
         ground, n=scale.customers, requests=scale.requests, seconds=scale.seconds, rounds=scale.rounds

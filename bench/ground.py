@@ -112,6 +112,16 @@ class Ground:
         return batch
 
 
+def next_id(n: int) -> str:
+    """The id below which the first n stored customers lie: ids are numbered."""
+    return f"SYN-{n:07}"
+
+
+def first_customers(n: int) -> dict[str, Any]:
+    """A request body for the first n stored customers."""
+    return {"filter": {"customer_id": {"lt": next_id(n)}}}
+
+
 def ended_at(batch: Mapping[str, Any]) -> float:
     """When a batch was completed, as `time.time` counts: by its own clock, for a poll sees the end only a moment later."""
     return datetime.fromisoformat(batch["completed_at"]).timestamp()

