@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from statistics import median
 from typing import Any, Final
 
+from bench.charts import Chart
+
 _EXACT: Final = 3
 
 
@@ -62,6 +64,8 @@ class Section:
         Column heads; the first names the contender.
     bars : mapping of str to float
         What the picture shows of this case, by label; all of one unit.
+    charts : tuple of Chart
+        Pictures of this case alone.
     """
 
     title: str
@@ -70,6 +74,7 @@ class Section:
     rows: tuple[tuple[str, ...], ...]
     bars: Mapping[str, float] = field(default_factory=dict)
     bar_unit: str = ""
+    charts: tuple[Chart, ...] = ()
 
 
 @dataclass(slots=True)

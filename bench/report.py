@@ -1,4 +1,4 @@
-"""What a run leaves: results.json for programs, report.md and report.svg for people."""
+"""What a run leaves: results.json for programs, report.md and its pictures for people."""
 
 from __future__ import annotations
 
@@ -7,12 +7,13 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from bench.charts import Chart
 from bench.measure import Findings, Section, Target
-from bench.picture import draw
+from bench.picture import draw, draw_chart
 
 
 def write_report(folder: Path, findings: Findings, *, machine: Mapping[str, str], command: str) -> None:
-    """Write the three files of a run into `folder`.
+    """Write the files of a run into `folder`.
 
     Parameters
     ----------
@@ -22,6 +23,8 @@ def write_report(folder: Path, findings: Findings, *, machine: Mapping[str, str]
     (folder / "results.json").write_text(json.dumps(results_of(findings), indent=2) + "\n")
     (folder / "report.md").write_text("\n".join(_lines(findings, machine, command)) + "\n")
     (folder / "report.svg").write_text(draw(findings.sections))
+    for chart in (chart for section in findings.sections for chart in section.charts):
+        (folder / _file_of(chart)).write_text(draw_chart(chart))
 
 
 def results_of(findings: Findings) -> dict[str, Any]:
@@ -66,6 +69,13 @@ def _section(section: Section) -> Iterator[str]:
     yield section.note
     yield ""
     yield from _table(section.header, section.rows)
+    for chart in section.charts:
+        yield ""
+        yield f"![{chart.title}]({_file_of(chart)})"
+
+
+def _file_of(chart: Chart) -> str:
+    return f"report-{chart.name}.svg"
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Iterator[str]:
