@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections import Counter
 from collections.abc import Callable
 from multiprocessing.pool import Pool
 from typing import Final
 
 from bench import naive, raw
+from bench.account import Micros, account, micros_of, middle_of
 from bench.agreement import Agreement
 from bench.ground import Ground, ended_at
 from bench.measure import Findings, Samples, Section, Target, in_turn, medians, table_of, tell
 from bench.rivals import PROCESSES
+from bench.steps import spent_between, step_seconds
 
 EVERYONE: Final = {"filter": {"tenure_months": {"gte": 0}}}
 _PRODUCT: Final = "the product"
@@ -26,7 +27,8 @@ def measure(ground: Ground, pool: Pool, *, n: int, rounds: int) -> Findings:
     """Compare customers a second from POST to completed; the naive worker scores a fifth of the customers, as it is slow."""
     ground.store_customers(n)
     tell(f"By reference, {n:,} customers, customers a second:")
-    steps: list[Counter[str]] = []
+    of_product: list[Micros] = []
+    of_raw: list[Micros] = []
     agreement = Agreement.over(ground.engine)
 
     def checked(run: Callable[[], float]) -> float:
@@ -36,13 +38,15 @@ def measure(ground: Ground, pool: Pool, *, n: int, rounds: int) -> Findings:
 
     samples = in_turn(
         {
-            _PRODUCT: lambda: checked(lambda: score_everyone(ground, n)),
-            _RAW: lambda: checked(lambda: _raw(ground, pool, n, steps)),
+            _PRODUCT: lambda: checked(lambda: _product(ground, n, of_product)),
+            _RAW: lambda: checked(lambda: _raw(ground, pool, n, of_raw)),
             _NAIVE: lambda: _naive(ground, pool, n),
         },
         rounds=rounds,
     )
-    return Findings(_targets(samples), [_section(samples, n, rounds), _account(samples, steps, n)])
+    # The first run of each was the warm-up.
+    explained = account(middle_of(of_raw[1:]), middle_of(of_product[1:]))
+    return Findings(_targets(samples), [_section(samples, n, rounds), explained])
 
 
 def score_everyone(ground: Ground, n: int) -> float:
@@ -56,11 +60,20 @@ def score_everyone(ground: Ground, n: int) -> float:
     return n / seconds
 
 
-def _raw(ground: Ground, pool: Pool, n: int, steps: list[Counter[str]]) -> float:
+def _product(ground: Ground, n: int, micros: list[Micros]) -> float:
+    before = step_seconds(ground.stack)
+    rate = score_everyone(ground, n)
+    micros.append(micros_of(spent_between(before, step_seconds(ground.stack)), elapsed_s=n / rate, n=n))
+    return rate
+
+
+def _raw(ground: Ground, pool: Pool, n: int, micros: list[Micros]) -> float:
     ground.forget_batches()
     began = time.perf_counter()
-    steps.append(raw.run(pool, raw.key_ranges(pool)))
-    return n / (time.perf_counter() - began)
+    spent = raw.run(pool, raw.key_ranges(pool))
+    seconds = time.perf_counter() - began
+    micros.append(micros_of(spent, elapsed_s=seconds, n=n))
+    return n / seconds
 
 
 def _naive(ground: Ground, pool: Pool, n: int) -> float:
@@ -93,22 +106,4 @@ def _section(samples: Samples, n: int, rounds: int) -> Section:
         table_of(samples, against=_RAW),
         medians(samples),
         "customers/s",
-    )
-
-
-def _account(samples: Samples, steps: list[Counter[str]], n: int) -> Section:
-    """Where a customer's microseconds go in the raw script, and how far the product is from it."""
-    spent = medians({step: [run[step] for run in steps[1:]] for step in raw.STEPS})  # The first was the warm-up.
-    micros = {f"raw: {step}": seconds / n * 1e6 for step, seconds in spent.items()}
-    rate = medians(samples)
-    distance = (1 / rate[_PRODUCT] - 1 / rate[_RAW]) * PROCESSES * 1e6
-    rows = [(label, f"{value:.2f}") for label, value in micros.items()]
-    rows.append(("the product beyond the raw script", f"{distance:.2f}"))
-    return Section(
-        "Where a customer's microseconds go",
-        "Microseconds a customer and process; a step's time holds its waits for Postgres.",
-        ("step", "us"),
-        tuple(rows),
-        {**micros, "the product's own": max(distance, 0.0)},
-        "us",
     )
