@@ -93,7 +93,13 @@ class Findings:
 Samples = dict[str, list[float]]
 
 
-def in_turn(contenders: Mapping[str, Callable[[], float]], *, rounds: int, warm_up: bool = True) -> Samples:
+def in_turn(
+    contenders: Mapping[str, Callable[[], float]],
+    *,
+    rounds: int,
+    warm_up: bool = True,
+    fewer: Mapping[str, int] | None = None,
+) -> Samples:
     """Run every contender once a round, in alternating order, so that a slow minute of the machine hits all of them.
 
     Parameters
@@ -102,6 +108,8 @@ def in_turn(contenders: Mapping[str, Callable[[], float]], *, rounds: int, warm_
         Each does its work once and returns one figure.
     warm_up : bool
         Whether a round before the first is run and thrown away.
+    fewer : mapping of str to int, optional
+        Rounds of contenders that take too long for all of them; these take part in the first ones, and in no warm-up.
 
     Returns
     -------
@@ -109,11 +117,14 @@ def in_turn(contenders: Mapping[str, Callable[[], float]], *, rounds: int, warm_
         The figures by contender, one a round.
     """
     samples: Samples = {name: [] for name in contenders}
+    few = fewer or {}
     if warm_up:
-        for run in contenders.values():
-            run()
+        for name, run in contenders.items():
+            if name not in few:
+                run()
     for number in range(rounds):
-        for name in order(contenders, number):
+        taking_part = [name for name in contenders if number < few.get(name, rounds)]
+        for name in order(taking_part, number):
             samples[name].append(contenders[name]())
             tell(f"  {name}: {samples[name][-1]:,.4g}")
     return samples

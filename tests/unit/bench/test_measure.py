@@ -34,6 +34,19 @@ def test_contenders_take_turns_in_alternating_order_after_a_warm_up_that_does_no
     assert samples == {"a": [3.0, 6.0, 7.0], "b": [4.0, 5.0, 8.0]}
 
 
+def test_a_slow_contender_takes_part_in_few_rounds_and_in_no_warm_up() -> None:
+    ran: list[str] = []
+
+    def runner(name: str) -> float:
+        ran.append(name)
+        return float(len(ran))
+
+    samples = in_turn({name: lambda name=name: runner(name) for name in "ab"}, rounds=3, fewer={"b": 1})
+
+    assert ran == ["a", "a", "b", "a", "a"]
+    assert samples == {"a": [2.0, 4.0, 5.0], "b": [3.0]}
+
+
 def test_the_order_turns_round_each_round() -> None:
     assert [order("abc", number) for number in range(3)] == [["a", "b", "c"], ["c", "b", "a"], ["a", "b", "c"]]
 
