@@ -11,7 +11,7 @@ from bench.measure import Section
 from bench.stacked import draw_stacked
 from bench.svg import COLOURS, MARGIN, WIDTH, box, document, heading, words
 
-_LABEL: Final = 230
+_LABEL: Final = 250
 _VALUE: Final = 130
 _BAR: Final = 18
 _STEP: Final = 26
@@ -41,7 +41,7 @@ def _panel(section: Section, top: int) -> Iterator[str]:
         y = top + _HEAD + place * _STEP
         width = max(1, round((WIDTH - _LABEL - _VALUE) * value / longest))
         yield words(_LABEL - 8, y + 14, label, 'text-anchor="end"')
-        yield box(_LABEL, y, width, _BAR, COLOURS[place % len(COLOURS)])
+        yield box(_LABEL, y, width, _BAR, COLOURS[0])
         yield words(_LABEL + width + 6, y + 14, _short(value))
 
 
