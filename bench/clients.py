@@ -51,14 +51,14 @@ def latencies_ms(url: str, bodies: list[bytes], stop: Stop, *, offset: int = 0) 
     return measured
 
 
-def requests_a_second(url: str, bodies: list[bytes], *, clients: int, seconds: float) -> float:
-    """Let many clients post at once for a while; requests answered a second."""
+def crowd(url: str, bodies: list[bytes], *, clients: int, seconds: float) -> tuple[float, list[float]]:
+    """Let many clients post at once for a while; requests answered a second, and the milliseconds of each."""
     deadline = time.perf_counter() + seconds
-    counts: list[int] = []
+    measured: list[list[float]] = []
 
     def client(number: int) -> None:
         offset = number * len(bodies) // clients
-        counts.append(len(latencies_ms(url, bodies, lambda _: time.perf_counter() > deadline, offset=offset)))
+        measured.append(latencies_ms(url, bodies, lambda _: time.perf_counter() > deadline, offset=offset))
 
     threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
     began = time.perf_counter()
@@ -66,6 +66,7 @@ def requests_a_second(url: str, bodies: list[bytes], *, clients: int, seconds: f
         thread.start()
     for thread in threads:
         thread.join()
-    if len(counts) != clients:
-        raise RuntimeError(f"{clients - len(counts)} of {clients} clients failed")
-    return sum(counts) / (time.perf_counter() - began)
+    if len(measured) != clients:
+        raise RuntimeError(f"{clients - len(measured)} of {clients} clients failed")
+    latencies = [latency for of_client in measured for latency in of_client]
+    return len(latencies) / (time.perf_counter() - began), latencies

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections import defaultdict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
-from bench.clients import customer_bodies, latencies_ms, requests_a_second
+from bench.clients import crowd, customer_bodies, latencies_ms
 from bench.ground import Ground
 from bench.inprocess import predicting_api
+from bench.latency import latency_section
 from bench.measure import Findings, Samples, Section, Target, in_turn, medians, percentile, table_of, tell
 from bench.reference import EVERYONE
 
@@ -33,60 +36,88 @@ def measure(ground: Ground, *, n: int, requests: int, seconds: float, rounds: in
     """
     ground.store_customers(n)
     ground.forget_batches()
-    bodies = customer_bodies()
     with predicting_api(ground) as inside:
-        urls = {_QUEUE: ground.stack.api_url, _INSIDE: inside}
-        for url in urls.values():
-            latencies_ms(url, bodies, lambda sent: sent >= _WARM_UP_REQUESTS)
-        findings = _latency(urls, bodies, requests, rounds)
-        tell(f"Single predictions a second, {_CLIENTS} clients:")
-        runs = {name: partial(requests_a_second, url, bodies, clients=_CLIENTS, seconds=seconds) for name, url in urls.items()}
-        findings.add(_throughput(in_turn(runs, rounds=rounds, warm_up=False)))
-    findings.add(_beside_a_batch(ground, bodies, n, requests, rounds))
+        single = _Single(ground, {_QUEUE: ground.stack.api_url, _INSIDE: inside}, customer_bodies(), requests, rounds)
+        single.warm_up()
+        findings = single.alone()
+        findings.add(single.crowded(seconds))
+        findings.add(single.beside_a_batch(n))
+    findings.sections.append(latency_section(single.latencies, drawn=(_IDLE, _BUSY)))
     return findings
 
 
-def _latency(urls: dict[str, str], bodies: list[bytes], requests: int, rounds: int) -> Findings:
-    tell("Single predictions, one client, p50 in ms:")
-    slowest: Samples = {name: [] for name in urls}
+@dataclass(slots=True)
+class _Single:
+    """The requests of one run: where they go, and how long each of them took, by case and contender."""
 
-    def p50(name: str) -> float:
-        measured = latencies_ms(urls[name], bodies, lambda sent: sent >= requests)
-        slowest[name].append(percentile(measured, 0.99))
-        return percentile(measured, 0.5)
+    ground: Ground
+    urls: Mapping[str, str]
+    bodies: list[bytes]
+    requests: int
+    rounds: int
+    latencies: dict[str, dict[str, list[float]]] = field(default_factory=lambda: defaultdict(lambda: defaultdict(list)))
 
-    usual = in_turn({name: partial(p50, name) for name in urls}, rounds=rounds, warm_up=False)
-    found = Findings()
-    for label, samples, target in (("p50", usual, 2.5), ("p99", slowest, 3.0)):
+    def warm_up(self) -> None:
+        for url in self.urls.values():
+            latencies_ms(url, self.bodies, lambda sent: sent >= _WARM_UP_REQUESTS)
+
+    def alone(self) -> Findings:
+        """One client, and nothing else going on."""
+        tell("Single predictions, one client, p50 in ms:")
+        slowest: Samples = {name: [] for name in self.urls}
+
+        def p50(name: str) -> float:
+            measured = self._idle(name)
+            self.latencies[_IDLE][name] += measured
+            slowest[name].append(percentile(measured, 0.99))
+            return percentile(measured, 0.5)
+
+        usual = in_turn({name: partial(p50, name) for name in self.urls}, rounds=self.rounds, warm_up=False)
+        found = Findings()
+        note = f"{self.requests:,} requests a round."
+        for label, samples, target in (("p50", usual, 2.5), ("p99", slowest, 3.0)):
+            middle = medians(samples)
+            found.targets.append(Target(f"single_{label}", middle[_QUEUE], middle[_INSIDE], target, "ms", False))
+            found.sections.append(_section(f"Single predictions, one client, {label}", "ms", samples, _INSIDE, note))
+        return found
+
+    def crowded(self, seconds: float) -> Findings:
+        """Many clients at once."""
+        tell(f"Single predictions a second, {_CLIENTS} clients:")
+
+        def rate(name: str) -> float:
+            found, measured = crowd(self.urls[name], self.bodies, clients=_CLIENTS, seconds=seconds)
+            self.latencies[f"{_CLIENTS} clients"][name] += measured
+            return found
+
+        samples = in_turn({name: partial(rate, name) for name in self.urls}, rounds=self.rounds, warm_up=False)
         middle = medians(samples)
-        found.targets.append(Target(f"single_{label}", middle[_QUEUE], middle[_INSIDE], target, "ms", False))
-        found.sections.append(
-            _section(f"Single predictions, one client, {label}", "ms", samples, _INSIDE, f"{requests:,} requests a round.")
-        )
-    return found
+        target = Target("single_throughput_32_clients", middle[_QUEUE], middle[_INSIDE], 0.4, "requests/s")
+        title = f"Single predictions, {_CLIENTS} clients"
+        return Findings([target], [_section(title, "requests/s", samples, _INSIDE, "One interactive worker.")])
 
+    def beside_a_batch(self, n: int) -> Findings:
+        """One client while the workers score all customers; in-process too, to tell busy processors from a busy queue."""
+        tell("Single predictions, one client, p99 in ms:")
 
-def _throughput(samples: Samples) -> Findings:
-    rate = medians(samples)
-    target = Target("single_throughput_32_clients", rate[_QUEUE], rate[_INSIDE], 0.4, "requests/s")
-    title = f"Single predictions, {_CLIENTS} clients"
-    return Findings([target], [_section(title, "requests/s", samples, _INSIDE, "One interactive worker.")])
+        def idle() -> float:
+            return percentile(self._idle(_QUEUE), 0.99)
 
+        def busy(name: str) -> float:
+            measured = while_batch_runs(self.ground, lambda stop: latencies_ms(self.urls[name], self.bodies, stop))
+            self.latencies[_BUSY][name] += measured
+            return percentile(measured, 0.99)
 
-def _beside_a_batch(ground: Ground, bodies: list[bytes], n: int, requests: int, rounds: int) -> Findings:
-    tell("Single predictions, one client, p99 in ms:")
+        inside = f"{_BUSY}, {_INSIDE}"
+        contenders: dict[str, Callable[[], float]] = {_IDLE: idle, _BUSY: partial(busy, _QUEUE), inside: partial(busy, _INSIDE)}
+        samples = in_turn(contenders, rounds=self.rounds, warm_up=False)
+        middle = medians(samples)
+        target = Target("single_p99_while_a_batch_runs", middle[_BUSY], middle[_IDLE], 3.0, "ms", False)
+        note = f"The batch scores {n:,} stored customers in two processes on the same cores."
+        return Findings([target], [_section("Single predictions beside a batch, p99", "ms", samples, _IDLE, note)])
 
-    def idle() -> float:
-        return percentile(latencies_ms(ground.stack.api_url, bodies, lambda sent: sent >= requests), 0.99)
-
-    def busy() -> float:
-        return percentile(while_batch_runs(ground, lambda stop: latencies_ms(ground.stack.api_url, bodies, stop)), 0.99)
-
-    samples = in_turn({_IDLE: idle, _BUSY: busy}, rounds=rounds, warm_up=False)
-    middle = medians(samples)
-    target = Target("single_p99_while_a_batch_runs", middle[_BUSY], middle[_IDLE], 3.0, "ms", False)
-    note = f"The batch scores {n:,} stored customers in two processes on the same cores."
-    return Findings([target], [_section("Single predictions beside a batch, p99", "ms", samples, _IDLE, note)])
+    def _idle(self, name: str) -> list[float]:
+        return latencies_ms(self.urls[name], self.bodies, lambda sent: sent >= self.requests)
 
 
 def while_batch_runs(ground: Ground, work: Callable[[Callable[[int], bool]], list[float]]) -> list[float]:
