@@ -41,26 +41,48 @@ RESULT_COLUMNS: Final = (
 )
 """Columns of a page of results, in order."""
 
-_PAGE: Final = """
-    COPY (SELECT row_number AS row, customer_id, churn_probability, risk_category, confidence_score, model_version,
-                 id AS prediction_id, to_char(predicted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') AS predicted_at
+_RANGE: Final = "id >= %(first_id)s AND id < %(end_id)s"
+_WRITTEN_TIME: Final = """to_char(predicted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"""
+
+# To write a time costs a third of a page, and the rows of a chunk share theirs. So the times of the first and of the last row
+# of a range are written once, and only a row with another one has its own written: 198 ms instead of 292 for 200,000 lines.
+_ENDS: Final = f"""
+    first AS (SELECT predicted_at, {_WRITTEN_TIME} AS written FROM prediction_history WHERE {_RANGE} ORDER BY id LIMIT 1),
+    last AS (SELECT predicted_at, {_WRITTEN_TIME} AS written FROM prediction_history WHERE {_RANGE} ORDER BY id DESC LIMIT 1)
+"""
+_TIME: Final = f"""
+    CASE predicted_at WHEN (SELECT predicted_at FROM first) THEN (SELECT written FROM first)
+                      WHEN (SELECT predicted_at FROM last) THEN (SELECT written FROM last)
+                      ELSE {_WRITTEN_TIME} END
+"""
+
+# Before the table is analysed anew, Postgres takes a page for a few rows, and would read them by a bitmap and sort them: 10 ms
+# a page instead of 5, and none of its rows comes before all are sorted.
+_BY_INDEX: Final = text("SET LOCAL enable_sort = off")
+
+_PAGE: Final = f"""
+    COPY (WITH {_ENDS}
+          SELECT row_number AS row, customer_id, churn_probability, risk_category, confidence_score, model_version,
+                 id AS prediction_id, {_TIME} AS predicted_at
             FROM prediction_history
-           WHERE id >= %(first_id)s AND id < %(end_id)s
+           WHERE {_RANGE}
            ORDER BY id) TO STDOUT (FORMAT csv)
 """
 
 # As RESULT_COLUMNS, ready for a spreadsheet: with the action of each band, and an apostrophe before text that would be run.
-_WRITTEN: Final = """
-    COPY (SELECT row_number, CASE WHEN left(customer_id, 1) = ANY(%(formulas)s) THEN '''' || customer_id ELSE customer_id END,
+_WRITTEN: Final = f"""
+    COPY (WITH {_ENDS}
+          SELECT row_number, CASE WHEN ascii(customer_id) = ANY(%(formulas)s) THEN '''' || customer_id ELSE customer_id END,
                  churn_probability, risk_category, confidence_score, model_version,
                  CASE risk_category WHEN 'low' THEN %(low)s WHEN 'medium' THEN %(medium)s WHEN 'high' THEN %(high)s
                                     ELSE %(critical)s END,
-                 id, to_char(predicted_at AT TIME ZONE 'UTC', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
+                 id, {_TIME}
             FROM prediction_history
-           WHERE id >= %(first_id)s AND id < %(end_id)s
+           WHERE {_RANGE}
            ORDER BY id) TO STDOUT (FORMAT csv)
 """
-_FORMULAS: Final = ["=", "+", "-", "@", "\t", "\r"]
+# By the code of the first character: to cut the character off cost more than to compare it.
+_FORMULAS: Final = [ord(character) for character in "=+-@\t\r"]
 
 _OF_CUSTOMER = text("""
     SELECT * FROM prediction_history
@@ -112,10 +134,7 @@ def results_page(conn: Connection, batch: Batch, *, first_row: int, end_row: int
 
     A result never changes once stored, so pages read in separate transactions agree with each other.
     """
-    sink = io.BytesIO()
-    base = batch.first_prediction_id
-    copy_out(conn, _PAGE, sink, {"first_id": base + first_row, "end_id": base + end_row})
-    return sink.getvalue()
+    return _copy_range(conn, _PAGE, batch, first_row, end_row, {})
 
 
 def written_results(conn: Connection, batch: Batch, *, first_row: int, end_row: int, actions: Mapping[str, str]) -> bytes:
@@ -126,10 +145,17 @@ def written_results(conn: Connection, batch: Batch, *, first_row: int, end_row: 
     actions : mapping of str to str
         The recommended action of each risk category; it stands behind `model_version`.
     """
+    named = {name: actions[name] for name in ("low", "medium", "high", "critical")}
+    return _copy_range(conn, _WRITTEN, batch, first_row, end_row, {"formulas": _FORMULAS, **named})
+
+
+def _copy_range(
+    conn: Connection, statement: str, batch: Batch, first_row: int, end_row: int, parameters: Mapping[str, Any]
+) -> bytes:
     sink = io.BytesIO()
     base = batch.first_prediction_id
-    named = {name: actions[name] for name in ("low", "medium", "high", "critical")}
-    copy_out(conn, _WRITTEN, sink, {"first_id": base + first_row, "end_id": base + end_row, "formulas": _FORMULAS, **named})
+    conn.execute(_BY_INDEX)
+    copy_out(conn, statement, sink, {"first_id": base + first_row, "end_id": base + end_row, **parameters})
     return sink.getvalue()
 
 

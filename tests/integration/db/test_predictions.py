@@ -100,6 +100,40 @@ class TestResults:
         }
         assert predicted_at == get_prediction(conn, batch.first_prediction_id).predicted_at
 
+    def test_a_time_is_written_in_full_wherever_a_chunk_ends(self, conn: Connection) -> None:
+        batch = add_batch(conn, sizes=(6,))
+        score(conn)
+        moments = [
+            "00:00:00.000000",
+            "00:00:00.000000",
+            "10:11:12.123400",
+            "10:11:12.123456",
+            "23:59:59.900000",
+            "23:59:59.900000",
+        ]
+        for row, moment in enumerate(moments):
+            conn.execute(
+                text("UPDATE prediction_history SET predicted_at = CAST(:t AS timestamptz) WHERE row_number = :r"),
+                {"t": f"2026-02-03T{moment}Z", "r": row},
+            )
+        written = [f"2026-02-03T{moment}Z" for moment in moments]
+        actions = dict.fromkeys(("low", "medium", "high", "critical"), "A")
+        for first_row, end_row in [(0, 6), (0, 3), (1, 5), (2, 4), (3, 6), (5, 6)]:
+            expected = written[first_row:end_row]
+            assert [r["predicted_at"] for r in page(conn, batch, first_row=first_row, end_row=end_row)] == expected
+            lines = written_results(conn, batch, first_row=first_row, end_row=end_row, actions=actions).decode().splitlines()
+            assert [line.rpartition(",")[2] for line in lines] == expected
+
+    def test_a_page_is_read_by_its_index_before_the_table_is_analysed(self, conn: Connection) -> None:
+        batch = add_batch(conn, sizes=(400,) * 5)
+        for chunk_no in range(5):
+            score(conn, chunk_no=chunk_no)
+        # Rows that came by a bitmap are not among those that an index fetched.
+        fetched = text("SELECT pg_stat_get_xact_tuples_fetched('prediction_history_pkey'::regclass)")
+        before = conn.execute(fetched).scalar_one()
+        assert len(page(conn, batch, first_row=500, end_row=1_500)) == 1_000
+        assert conn.execute(fetched).scalar_one() - before >= 1_000
+
     def test_a_probability_keeps_every_bit(self, conn: Connection) -> None:
         batch = add_batch(conn, sizes=(1,))
         churn_probability = 0.1 + 0.2 - 1e-16
