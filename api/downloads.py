@@ -7,9 +7,10 @@ from __future__ import annotations
 
 import io
 import json
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
+from contextlib import closing
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 
 import pyarrow as pa
 import pyarrow.compute as pc
@@ -17,14 +18,16 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from sqlalchemy import Engine
 
+from api.ahead import read_ahead
 from db.batches import Batch
 from db.predictions import RESULT_COLUMNS, results_page, written_results
 from db.row_errors import RowError, row_errors_page
 from scoring.risk import RECOMMENDED_ACTIONS
 
-_PAGE_ROWS: Final = 20_000
 _FIRST_PAGE_ROWS: Final = 2_000
-_WRITTEN_PAGE_ROWS: Final = 25_000
+"""So that the first byte comes soon."""
+_PAGE_ROWS: Final = 20_000
+"""Fewer than a usual chunk has: rows of one or two chunks, whose times are quickly written (see db.predictions)."""
 _ERRORS_A_PAGE: Final = 5_000
 
 RESULTS: Final = pa.schema(
@@ -73,8 +76,7 @@ _NAMES: Final = csv.ReadOptions(column_names=list(RESULT_COLUMNS), use_threads=F
 _PARSE: Final = csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False)
 _ROWS_ONLY: Final = csv.WriteOptions(include_header=False)
 
-Pages = Iterator[pa.Table]
-Page = TypeVar("Page", pa.Table, bytes)
+Pages = Generator[pa.Table, None, None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,63 +93,66 @@ def predictions_of(
 ) -> Listing:
     """The batch's results from a row on, in input order; `typed` for a form that holds numbers and not their digits."""
     convert = _TYPED if typed else _AS_TEXT
-    return Listing("results", RESULTS, _primed(_result_pages(engine, batch, first_row, limit, convert)))
+    copies = _copied_pages(engine, batch, first_row, limit)
+    if limit is None:
+        return Listing("results", RESULTS, _parsed(read_ahead(copies), convert))
+    # Only when the rows of a page are counted is it known whether another one is wanted.
+    return Listing("results", RESULTS, read_ahead(_cut(_parsed(copies, convert), limit)))
 
 
 def errors_of(engine: Engine, batch: Batch, *, first_row: int = 0, limit: int | None = None) -> Listing:
     """The batch's row errors from a row on, in input order."""
-    return Listing("errors", ERRORS, _primed(_error_pages(engine, batch.batch_id, first_row, limit)))
+    return Listing("errors", ERRORS, read_ahead(_error_pages(engine, batch.batch_id, first_row, limit)))
 
 
 def stream(listing: Listing, batch: Batch, form: str) -> Iterator[bytes]:
     """A listing in one of the forms json, csv, ndjson and parquet."""
-    if form == "json":
-        return _json(listing, batch)
     writers: dict[str, Callable[[Listing], Iterator[bytes]]] = {"csv": _csv, "ndjson": _ndjson, "parquet": _parquet}
-    return writers[form](listing)
+    # A client that leaves and an error in writing end the reading ahead at once, not when the pages happen to be freed.
+    with closing(listing.pages):
+        yield from _json(listing, batch) if form == "json" else writers[form](listing)
 
 
-def csv_of_predictions(engine: Engine, batch: Batch, *, first_row: int = 0) -> Iterator[bytes]:
+def csv_of_predictions(engine: Engine, batch: Batch, *, first_row: int = 0) -> Generator[bytes, None, None]:
     """The batch's results from a row on as CSV, as Postgres writes it; to parse each value on the way took most of the time."""
-    return _primed(_written_pages(engine, batch, first_row))
+    return read_ahead(_written_pages(engine, batch, first_row))
 
 
-def _written_pages(engine: Engine, batch: Batch, first_row: int) -> Iterator[bytes]:
+def _written_pages(engine: Engine, batch: Batch, first_row: int) -> Generator[bytes, None, None]:
     head = (",".join(RESULTS.names) + "\n").encode()
     actions = {str(risk): action for risk, action in RECOMMENDED_ACTIONS.items()}
-    # The first page is small, so that the first byte comes soon.
-    start, n = first_row, _FIRST_PAGE_ROWS
-    end = batch.total_customers or 0
-    while head or start < end:
+    start, end = first_row, first_row + _FIRST_PAGE_ROWS
+    while head or start < (batch.total_customers or 0):
         with engine.connect() as conn:
-            page = written_results(conn, batch, first_row=start, end_row=start + n, actions=actions)
+            page = written_results(conn, batch, first_row=start, end_row=end, actions=actions)
         yield head + page
-        head, start, n = b"", start + n, _WRITTEN_PAGE_ROWS
+        head, start, end = b"", end, end + _PAGE_ROWS
 
 
-def _primed(pages: Iterator[Page]) -> Iterator[Page]:
-    """Fetch the first page now: a database that is away is then a 503 and not a broken download."""
-    first = next(pages, None)
-
-    def all_pages() -> Iterator[Page]:
-        if first is not None:
-            yield first
-            yield from pages
-
-    return all_pages()
-
-
-def _result_pages(engine: Engine, batch: Batch, first_row: int, limit: int | None, convert: csv.ConvertOptions) -> Pages:
-    left, end = limit, batch.total_customers or 0
-    while first_row < end and (left is None or left > 0):
-        n = _PAGE_ROWS if left is None else min(_PAGE_ROWS, left)
+def _copied_pages(engine: Engine, batch: Batch, first_row: int, limit: int | None) -> Generator[bytes, None, None]:
+    start, end = first_row, first_row + _FIRST_PAGE_ROWS
+    while start < (batch.total_customers or 0):
+        end = end if limit is None else min(end, start + limit)
         with engine.connect() as conn:
-            copied = results_page(conn, batch, first_row=first_row, end_row=first_row + n)
-        first_row += n
+            copied = results_page(conn, batch, first_row=start, end_row=end)
         if copied:  # else none of these rows is scored
+            yield copied
+        start, end = end, end + _PAGE_ROWS
+
+
+def _parsed(copies: Generator[bytes, None, None], convert: csv.ConvertOptions) -> Pages:
+    with closing(copies):
+        for copied in copies:
             page = csv.read_csv(io.BytesIO(copied), read_options=_NAMES, parse_options=_PARSE, convert_options=convert)
             yield page.append_column("recommended_action", _actions(page.column("risk_category"))).select(RESULTS.names)
-            left = None if left is None else left - page.num_rows
+
+
+def _cut(pages: Pages, limit: int) -> Pages:
+    for page in pages:
+        yield page.slice(0, limit)
+        limit -= page.num_rows
+        if limit <= 0:
+            return
 
 
 def _actions(risk: pa.ChunkedArray) -> pa.ChunkedArray:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import threading
 from datetime import UTC, datetime
 from typing import Any
 
@@ -12,17 +13,18 @@ import pyarrow.parquet as pq
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, text
+from sqlalchemy import Engine, event, text
 
 from api import downloads
 from api.resources import resources
-from db.batches import get_batch
+from db.batches import Batch, get_batch
 from db.errors import DatabaseUnavailable
 from db.row_errors import RowError, store_row_errors
 from tests.asking import PREFIX, refused, score_all
 from tests.factories import MODEL, add_batch, score
 
 SIZES = (3, 3, 3)
+FORMS = ["json", "csv", "ndjson", "parquet"]
 
 
 @pytest.fixture
@@ -34,16 +36,27 @@ def batch(ledger: Engine) -> None:
 
 
 @pytest.fixture
+def found(ledger: Engine, batch: None) -> Batch:
+    """That batch as it is read."""
+    with ledger.connect() as conn:
+        return get_batch(conn, "b")
+
+
+@pytest.fixture
 def small_pages(monkeypatch: pytest.MonkeyPatch) -> None:
     """Pages of two, so that nine rows take several."""
     monkeypatch.setattr(downloads, "_PAGE_ROWS", 2)
     monkeypatch.setattr(downloads, "_FIRST_PAGE_ROWS", 1)
-    monkeypatch.setattr(downloads, "_WRITTEN_PAGE_ROWS", 2)
     monkeypatch.setattr(downloads, "_ERRORS_A_PAGE", 2)
 
 
 def download(client: FlaskClient, what: str = "results", query: str = "", **headers: str) -> Any:
     return client.get(f"{PREFIX}/batches/b/{what}{query}", headers=headers)
+
+
+def readers() -> int:
+    """Threads that read a page ahead."""
+    return sum(thread.name.startswith("read-ahead") for thread in threading.enumerate())
 
 
 def rename(ledger: Engine, row: int, customer_id: str | None) -> None:
@@ -101,7 +114,7 @@ class TestForms:
         assert [float(each["churn_probability"]) for each in as_csv][:6] == exact
         assert as_parquet["churn_probability"].to_pylist()[:6] == exact
 
-    @pytest.mark.parametrize("form", ["json", "csv", "ndjson", "parquet"])
+    @pytest.mark.parametrize("form", FORMS)
     def test_a_file_is_named_after_its_batch(self, client: FlaskClient, form: str) -> None:
         response = download(client, query=f"?format={form}")
         named = response.headers.get("Content-Disposition", "")
@@ -136,7 +149,7 @@ class TestForms:
 
 
 class TestUnfinished:
-    @pytest.mark.parametrize("form", ["json", "csv", "ndjson", "parquet"])
+    @pytest.mark.parametrize("form", FORMS)
     def test_a_batch_without_results_yields_an_empty_file(self, client: FlaskClient, ledger: Engine, form: str) -> None:
         with ledger.begin() as conn:
             add_batch(conn)
@@ -164,7 +177,7 @@ class TestUnfinished:
 
 @pytest.mark.usefixtures("batch")
 class TestCells:
-    @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0"])
+    @pytest.mark.parametrize("name", ["=1+1", "+1", "-1", "@SUM(A1)", "=cmd|' /C calc'!A0", "\t=1", "\r=1"])
     def test_text_that_a_spreadsheet_would_run_is_disarmed_in_csv_alone(
         self, client: FlaskClient, ledger: Engine, name: str
     ) -> None:
@@ -252,17 +265,86 @@ class TestErrors:
 
 @pytest.mark.usefixtures("batch", "small_pages")
 class TestStreaming:
-    def test_no_connection_is_held_between_pages(self, app: Flask, ledger: Engine) -> None:
-        with ledger.connect() as conn:
-            found = get_batch(conn, "b")
-        engine = resources(app).engine
-        pieces = downloads.stream(downloads.predictions_of(engine, found), found, "ndjson")
-        for _ in range(3):
-            next(pieces)
-            assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+    @pytest.mark.parametrize("form", FORMS)
+    def test_each_page_holds_one_connection_for_itself(self, app: Flask, form: str) -> None:
+        held: list[str] = []
+        pool = resources(app).engine.pool
+        event.listen(pool, "checkout", lambda *_: held.append("out"))
+        event.listen(pool, "checkin", lambda *_: held.append("in"))
+        assert app.test_client().get(f"{PREFIX}/batches/b/results?format={form}").data
+        assert held == ["out", "in"] * (len(held) // 2)
+        assert len(held) // 2 == 1 + 5  # the batch, and nine rows by one and then by two
 
-    def test_a_database_that_goes_away_breaks_the_stream_off_visibly(self, app: Flask, monkeypatch: pytest.MonkeyPatch) -> None:
-        real, calls = downloads.results_page, []
+    @pytest.mark.parametrize("limit", [None, 8])
+    def test_no_connection_is_held_between_pages(self, app: Flask, found: Batch, limit: int | None) -> None:
+        engine = resources(app).engine
+        listing = downloads.predictions_of(engine, found, limit=limit)
+        written = downloads.csv_of_predictions(engine, found)
+        # Both have read their first page, and no thread has begun to read the second.
+        assert engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+        listing.pages.close()
+        written.close()
+
+    @pytest.mark.parametrize("limit", [None, 8])
+    def test_a_stream_that_ends_early_ends_its_reading_ahead(self, app: Flask, found: Batch, limit: int | None) -> None:
+        listing = downloads.predictions_of(
+            resources(app).engine, found, limit=limit
+        )  # Held: nobody may count on its being freed.
+        pieces = downloads.stream(listing, found, "ndjson")
+        next(pieces)
+        assert readers() == 1
+        pieces.close()
+        assert readers() == 0
+
+    @pytest.mark.parametrize(("limit", "part"), [(None, "_actions"), (None, "_objects"), (8, "_objects")])
+    def test_an_error_in_parsing_or_writing_ends_the_reading_ahead(
+        self, app: Flask, found: Batch, monkeypatch: pytest.MonkeyPatch, limit: int | None, part: str
+    ) -> None:
+        def failing(*_: Any) -> None:
+            raise LookupError(part)
+
+        monkeypatch.setattr(downloads, part, failing)
+        listing = downloads.predictions_of(resources(app).engine, found, limit=limit)
+        with pytest.raises(LookupError) as caught:
+            list(downloads.stream(listing, found, "ndjson"))
+        assert readers() == 0
+        assert caught.value.__traceback__  # It holds all that was being run, so nothing ended by being freed.
+
+    @pytest.mark.parametrize("form", FORMS)
+    @pytest.mark.parametrize("query", ["", "&limit=8"])
+    def test_a_client_that_leaves_leaves_no_thread_and_no_connection(self, app: Flask, form: str, query: str) -> None:
+        answer = app.test_client().get(f"{PREFIX}/batches/b/results?format={form}{query}", buffered=False)
+        pieces = answer.iter_encoded()
+        next(pieces)
+        next(pieces)
+        assert readers() == 1
+        answer.close()
+        assert readers() == 0
+        assert resources(app).engine.pool.checkedout() == 0  # type: ignore[attr-defined]
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_client_that_wants_no_body_starts_no_thread(self, client: FlaskClient, form: str) -> None:
+        assert client.head(f"{PREFIX}/batches/b/results?format={form}").status_code == 200
+        assert readers() == 0
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_part_reads_no_page_beyond_it(self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, form: str) -> None:
+        real, ends = downloads.results_page, []
+
+        def counting(*args: Any, **kwargs: Any) -> bytes:
+            ends.append(kwargs["end_row"])
+            return real(*args, **kwargs)
+
+        monkeypatch.setattr(downloads, "results_page", counting)
+        assert download(client, query=f"?format={form}&limit=3").data
+        assert ends == [1, 3]
+
+    @pytest.mark.parametrize("form", FORMS)
+    def test_a_database_that_goes_away_breaks_the_stream_off_visibly(
+        self, app: Flask, monkeypatch: pytest.MonkeyPatch, form: str
+    ) -> None:
+        reads = "written_results" if form == "csv" else "results_page"
+        real, calls = getattr(downloads, reads), []
 
         def failing(*args: Any, **kwargs: Any) -> bytes:
             calls.append(1)
@@ -270,15 +352,17 @@ class TestStreaming:
                 raise DatabaseUnavailable("gone")
             return real(*args, **kwargs)
 
-        monkeypatch.setattr(downloads, "results_page", failing)
+        monkeypatch.setattr(downloads, reads, failing)
         with pytest.raises(ConnectionAbortedError):
-            app.test_client().get(f"{PREFIX}/batches/b/results?format=ndjson")
+            app.test_client().get(f"{PREFIX}/batches/b/results?format={form}")
+        assert readers() == 0
 
+    @pytest.mark.parametrize("form", FORMS)
     def test_a_database_that_is_away_from_the_beginning_is_503(
-        self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+        self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, form: str
     ) -> None:
         def failing(*_: Any, **__: Any) -> bytes:
             raise DatabaseUnavailable("gone")
 
-        monkeypatch.setattr(downloads, "results_page", failing)
-        refused(download(client), 503, "database_unavailable")
+        monkeypatch.setattr(downloads, "written_results" if form == "csv" else "results_page", failing)
+        refused(download(client, query=f"?format={form}"), 503, "database_unavailable")
