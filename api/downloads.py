@@ -18,10 +18,10 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from sqlalchemy import Engine
 
-from api.ahead import read_ahead
 from db.batches import Batch
 from db.predictions import RESULT_COLUMNS, results_page, written_results
 from db.row_errors import RowError, row_errors_page
+from intake.ahead import read_ahead
 from scoring.risk import RECOMMENDED_ACTIONS
 
 _FIRST_PAGE_ROWS: Final = 2_000

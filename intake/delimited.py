@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import re
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from typing import Final
@@ -39,7 +39,7 @@ _CELL_TYPES: Final = dict.fromkeys(COLUMNS, pa.string()) | {
 }
 
 
-def read_csv(text: Readable, limits: Limits) -> Iterator[RawRows]:
+def read_csv(text: Readable, limits: Limits) -> Generator[RawRows, None, None]:
     """Read CSV records in blocks.
 
     Cells may be quoted and hold newlines; lines end in LF, CRLF or CR; blank lines do not count as rows.

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Final
 
 import numpy as np
@@ -33,7 +33,7 @@ _PARSE: Final = pajson.ParseOptions(explicit_schema=pa.schema(list(_TYPES.items(
 _NEWLINE, _RETURN, _OPEN, _CLOSE = b"\n\r{}"
 
 
-def read_ndjson(text: Readable, limits: Limits) -> Iterator[RawRows]:
+def read_ndjson(text: Readable, limits: Limits) -> Generator[RawRows, None, None]:
     """Read JSON lines in blocks; blank lines do not count as rows.
 
     Raises

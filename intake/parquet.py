@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from pathlib import Path
 from typing import IO, BinaryIO, Final, cast
 
@@ -29,7 +29,7 @@ _COPY_BYTES: Final = 2**20
 _SMALLEST_FILE_BYTES: Final = 12
 
 
-def read_parquet(stream: BinaryIO, *, encoding: str | None, limits: Limits) -> Iterator[RawRows]:
+def read_parquet(stream: BinaryIO, *, encoding: str | None, limits: Limits) -> Generator[RawRows, None, None]:
     """Read a Parquet file in batches; text columns are read as a CSV's cells, typed ones strictly.
 
     Parameters

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator
 from typing import BinaryIO, Final
 
 import numpy as np
 
+from intake.ahead import read_ahead
 from intake.assemble import RawRows, assemble, assemble_ids
 from intake.columns import RawColumn
 from intake.delimited import read_csv
@@ -26,13 +27,21 @@ NDJSON: Final = "application/x-ndjson"
 PARQUET: Final = "application/vnd.apache.parquet"
 MEDIA_TYPES: Final = (CSV, NDJSON, PARQUET)
 
-_TEXT_READERS: Final[dict[str, Callable[[Readable, Limits], Iterator[RawRows]]]] = {CSV: read_csv, NDJSON: read_ndjson}
+_TEXT_READERS: Final[dict[str, Callable[[Readable, Limits], Generator[RawRows, None, None]]]] = {
+    CSV: read_csv,
+    NDJSON: read_ndjson,
+}
 _DEFAULT_LIMITS: Final = Limits()
 
 
 def read_file(
-    stream: BinaryIO, *, media_type: str, encoding: str | None = None, limits: Limits = _DEFAULT_LIMITS
-) -> Iterator[Slice]:
+    stream: BinaryIO,
+    *,
+    media_type: str,
+    encoding: str | None = None,
+    limits: Limits = _DEFAULT_LIMITS,
+    ahead: bool = False,
+) -> Generator[Slice, None, None]:
     """Read an uploaded file slice by slice, in bounded memory.
 
     A fault of a row refuses the row; a fault of the file raises, perhaps after slices were yielded, which must not be kept
@@ -47,6 +56,8 @@ def read_file(
         One of `MEDIA_TYPES`, without parameters.
     encoding : str or None
         The Content-Encoding header. A gzip file is also recognised without it.
+    ahead : bool
+        Whether to split the next records in a thread while the last ones are decided: pays for large files.
 
     Raises
     ------
@@ -64,7 +75,7 @@ def read_file(
         )
     duplicates = Duplicates()
     n_rows = 0
-    for raw in raws:
+    for raw in read_ahead(raws) if ahead else raws:
         n_rows += raw.n_rows
         _refuse_above(n_rows, limits)
         yield assemble(raw, duplicates)

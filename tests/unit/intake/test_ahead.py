@@ -7,7 +7,7 @@ from collections.abc import Generator
 
 import pytest
 
-from api.ahead import read_ahead
+from intake.ahead import read_ahead
 
 PAGES = 10
 SAFETY_S = 30.0
