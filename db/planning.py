@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, Protocol
+from itertools import islice
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, text
 
 from db.batches import Batch, get_batch
 from db.engine import to_json
 from db.errors import FenceLost
+from db.payloads import store_payloads
 from db.uploads import drop_upload
 
 
@@ -61,11 +63,12 @@ class PlanClaim:
     attempt: int
 
 
-_STORE_CHUNK = text("""
-    WITH chunk AS (
-        INSERT INTO chunks (batch_id, chunk_no, first_row, n_rows) VALUES (:batch_id, :chunk_no, :first_row, :n_rows))
-    INSERT INTO chunk_inputs (batch_id, chunk_no, payload) VALUES (:batch_id, :chunk_no, :payload)
+_STORE_CHUNKS = text("""
+    INSERT INTO chunks (batch_id, chunk_no, first_row, n_rows)
+    SELECT :batch_id, * FROM unnest(CAST(:chunk_nos AS int[]), CAST(:first_rows AS int[]), CAST(:sizes AS int[]))
 """)
+
+_CHUNKS_AT_ONCE: Final = 8
 
 _CLAIM = text("""
     UPDATE batch_jobs
@@ -116,16 +119,20 @@ _RELEASE = text("""
 """)
 
 
-def store_chunk(conn: Connection, batch_id: str, chunk: ChunkInput) -> None:
-    """Write one chunk and its input."""
-    values = {"chunk_no": chunk.chunk_no, "first_row": chunk.first_row, "n_rows": chunk.n_rows, "payload": chunk.payload}
-    conn.execute(_STORE_CHUNK, {"batch_id": batch_id, **values})
-
-
-def store_chunks(conn: Connection, batch_id: str, chunks: Iterable[ChunkInput]) -> None:
-    """Write chunks and their inputs."""
-    for chunk in chunks:
-        store_chunk(conn, batch_id, chunk)
+def store_chunks(conn: Connection, batch_id: str, chunks: Iterable[ChunkInput]) -> int:
+    """Write chunks and their inputs, a few at a time; returns how many."""
+    stored = 0
+    coming = iter(chunks)
+    while some := list(islice(coming, _CHUNKS_AT_ONCE)):
+        values = {
+            "chunk_nos": [chunk.chunk_no for chunk in some],
+            "first_rows": [chunk.first_row for chunk in some],
+            "sizes": [chunk.n_rows for chunk in some],
+        }
+        conn.execute(_STORE_CHUNKS, {"batch_id": batch_id, **values})
+        store_payloads(conn, "chunk_inputs", "chunk_no", batch_id, [(chunk.chunk_no, chunk.payload) for chunk in some])
+        stored += len(some)
+    return stored
 
 
 def set_planned(conn: Connection, batch_id: str, plan: Plan) -> None:
