@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from db.engine import do_not_wait_for_disk
 from db.errors import DatabaseUnavailable
 from db.hints import ChunkHint, Hint, PlanHint, RequestsHint, due_chunks, due_plans, due_requests, unpublish
 from schemas.messages import PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH, batch_queue
@@ -40,8 +41,13 @@ class Window:
         return cls(settings.dispatch_window, settings.batch_window, settings.republish_after_seconds)
 
 
-def publish_due(engine: Engine, producer: Celery, window: Window) -> int:
+def publish_due(engine: Engine, producer: Celery, window: Window, *, chunks_only: bool = False) -> int:
     """Publish all that is due.
+
+    Parameters
+    ----------
+    chunks_only : bool
+        Whether to look for chunks and nothing else, as whoever has closed one does: no other work became due by that.
 
     Returns
     -------
@@ -54,8 +60,11 @@ def publish_due(engine: Engine, producer: Celery, window: Window) -> int:
         The ledger cannot be read now.
     """
     with engine.begin() as conn:
-        hints: list[Hint] = [*due_requests(conn, republish_s=window.republish_s)]
-        hints += due_plans(conn, republish_s=window.republish_s)
+        do_not_wait_for_disk(conn)  # A mark that is lost has its hint published once more.
+        hints: list[Hint] = []
+        if not chunks_only:
+            hints += due_requests(conn, republish_s=window.republish_s)
+            hints += due_plans(conn, republish_s=window.republish_s)
         hints += due_chunks(conn, window=window.chunks, batch_window=window.chunks_of_batch, republish_s=window.republish_s)
     for sent, hint in enumerate(hints):
         if not publish(producer, hint):

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Any, Final, cast
+from typing import Any, Final, Protocol, cast
 
 import psycopg2
 import psycopg2.extensions
@@ -44,6 +44,7 @@ _PASSING: Final = (
 # Postgres keeps the plan of a prepared statement until it analyses a table anew, a minute or more after one has grown; made for
 # a few customers, that of a request read all of half a million for each (300 ms instead of 0.2 ms, measured 2026-11).
 _PLANS_KEPT_S: Final = 5.0
+_NO_WAIT: Final = text("SET LOCAL synchronous_commit = off")
 
 
 def make_engine(
@@ -143,6 +144,14 @@ def _wrap(context: ExceptionContext) -> DatabaseUnavailable | None:
     return None
 
 
+def do_not_wait_for_disk(conn: Connection) -> None:
+    """Let the transaction commit without waiting for the disk: for what a crash of Postgres may undo as if it had never begun.
+
+    A later commit that waits makes this one durable as well.
+    """
+    conn.execute(_NO_WAIT)
+
+
 def ping(conn: Connection) -> None:
     """Ask Postgres for a sign of life."""
     conn.execute(text("SELECT 1"))
@@ -225,7 +234,13 @@ def copy_in(conn: Connection, statement: str, source: Any) -> int:
         return cursor.rowcount
 
 
-def copy_out(conn: Connection, statement: str, sink: Any, parameters: Mapping[str, Any] | None = None) -> None:
+class Sink(Protocol):
+    """What a COPY writes to."""
+
+    def write(self, row: bytes, /) -> object: ...
+
+
+def copy_out(conn: Connection, statement: str, sink: Sink, parameters: Mapping[str, Any] | None = None) -> None:
     """Run COPY ... TO STDOUT into a file-like sink; parameters are quoted by the driver (COPY takes no bind values)."""
     with _cursor(conn) as cursor, _wrapped():
         query = cursor.mogrify(statement, parameters) if parameters else statement

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, text
 
+from db.engine import Prepared
 from schemas.states import Priority
 
 
@@ -48,11 +50,14 @@ _REQUESTS_A_HINT = 64
 # `turn` orders the candidates: each batch's first chunk comes before any batch's second, so batches of one priority take turns,
 # and a lower priority's turns come at 2, 4 and 8 times the distance. That alone would starve the low ones, for two urgent
 # batches can fill the window with turns below 8: so a priority that has nothing under way comes first with one chunk.
-_DUE_CHUNKS = text("""
+_DUE_CHUNKS: Final = Prepared(
+    "due_chunks",
+    {"window": "int", "batch_window": "int", "republish_s": "float8"},
+    """
     WITH load AS (
         SELECT c.batch_id, count(*) AS n FROM chunks c JOIN batch_jobs b USING (batch_id)
          WHERE c.state = 'running'
-            OR (c.state = 'pending' AND c.published_at > clock_timestamp() - make_interval(secs => :republish_s)
+            OR (c.state = 'pending' AND c.published_at > clock_timestamp() - make_interval(secs => $3)
                 AND b.status IN ('queued', 'processing'))
          GROUP BY c.batch_id),
     waiting AS (
@@ -64,28 +69,29 @@ _DUE_CHUNKS = text("""
          CROSS JOIN LATERAL (
                SELECT chunk_no, row_number() OVER (ORDER BY chunk_no) AS place FROM chunks
                 WHERE chunks.batch_id = b.batch_id AND state = 'pending' AND available_at <= clock_timestamp()
-                  AND (published_at IS NULL OR published_at <= clock_timestamp() - make_interval(secs => :republish_s))
-                ORDER BY chunk_no LIMIT :batch_window) c
+                  AND (published_at IS NULL OR published_at <= clock_timestamp() - make_interval(secs => $3))
+                ORDER BY chunk_no LIMIT $2) c
          WHERE b.status IN ('queued', 'processing') AND b.planned_at IS NOT NULL
-           AND coalesce(l.n, 0) + c.place <= :batch_window),
+           AND coalesce(l.n, 0) + c.place <= $2),
     candidates AS (
         SELECT w.batch_id, w.chunk_no, w.priority, w.submitted_at,
                row_number() OVER (ORDER BY (u.priority IS NULL AND w.nth = 1) DESC, w.turn, w.submitted_at) AS place
           FROM (SELECT *, row_number() OVER (PARTITION BY priority ORDER BY turn, submitted_at) AS nth FROM waiting) w
           LEFT JOIN (SELECT DISTINCT b.priority FROM load JOIN batch_jobs b USING (batch_id)) u USING (priority)
          ORDER BY place
-         LIMIT greatest(:window - (SELECT coalesce(sum(n), 0) FROM load), 0)),
+         LIMIT greatest($1 - (SELECT coalesce(sum(n), 0) FROM load), 0)),
     locked AS (
         SELECT c.batch_id, c.chunk_no, k.priority, k.place
           FROM chunks c JOIN candidates k USING (batch_id, chunk_no)
          WHERE c.state = 'pending' AND c.available_at <= clock_timestamp()
-           AND (c.published_at IS NULL OR c.published_at <= clock_timestamp() - make_interval(secs => :republish_s))
+           AND (c.published_at IS NULL OR c.published_at <= clock_timestamp() - make_interval(secs => $3))
            FOR UPDATE OF c SKIP LOCKED),
     marked AS (
         UPDATE chunks c SET published_at = clock_timestamp() FROM locked l
          WHERE c.batch_id = l.batch_id AND c.chunk_no = l.chunk_no)
     SELECT batch_id, chunk_no, priority FROM locked ORDER BY place
-""")
+    """,
+)
 
 _UNPUBLISH_CHUNK = text("""
     UPDATE chunks SET published_at = NULL WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'pending'
@@ -131,8 +137,8 @@ def due_chunks(conn: Connection, *, window: int, batch_window: int, republish_s:
     republish_s : float
         Seconds after which a hint that nobody claimed counts as lost.
     """
-    values = {"window": window, "batch_window": batch_window, "republish_s": republish_s}
-    return [ChunkHint(r.batch_id, r.chunk_no, Priority(r.priority)) for r in conn.execute(_DUE_CHUNKS, values)]
+    found = _DUE_CHUNKS.rows(conn, window=window, batch_window=batch_window, republish_s=republish_s)
+    return [ChunkHint(batch_id, chunk_no, Priority(priority)) for batch_id, chunk_no, priority in found]
 
 
 def due_plans(conn: Connection, *, republish_s: float) -> list[PlanHint]:
