@@ -82,6 +82,11 @@ _DELETED = text("""
 
 _COPY_BY_ID: Final = f"COPY (SELECT {_NAMES} FROM customers WHERE {CUSTOMER_ID} = ANY(%(ids)s)) TO STDOUT (FORMAT csv)"
 
+_COPY_RANGE: Final = f"""
+    COPY (SELECT {_NAMES} FROM customers WHERE {CUSTOMER_ID} BETWEEN %(first_id)s AND %(last_id)s
+           ORDER BY {CUSTOMER_ID} LIMIT %(most)s) TO STDOUT (FORMAT csv)
+"""
+
 _DELETE = text("DELETE FROM customers WHERE customer_id = :customer_id")
 _ANONYMISE = text("UPDATE prediction_history SET customer_id = NULL WHERE customer_id = :customer_id")
 _ANONYMISE_ERRORS = text("UPDATE row_errors SET customer_id = NULL, value = NULL WHERE customer_id = :customer_id")
@@ -171,6 +176,13 @@ def copy_customers(conn: Connection, ids: Sequence[str]) -> bytes:
     """Read customers by id, as CSV in COLUMNS order without a header; unknown ids are left out, the order is the database's."""
     sink = io.BytesIO()
     copy_out(conn, _COPY_BY_ID, sink, {"ids": list(ids)})
+    return sink.getvalue()
+
+
+def copy_range(conn: Connection, *, first_id: str, last_id: str, most: int) -> bytes:
+    """Read the first customers of a range of ids, at most `most` of them, in key order, as CSV in COLUMNS order."""
+    sink = io.BytesIO()
+    copy_out(conn, _COPY_RANGE, sink, {"first_id": first_id, "last_id": last_id, "most": most})
     return sink.getvalue()
 
 

@@ -24,6 +24,7 @@ from db.chunks import (
     renew_chunk,
 )
 from db.customers import copy_customers, hold_deletions, upsert_customers
+from db.engine import do_not_wait_for_disk
 from db.errors import DatabaseUnavailable, FenceLost
 from db.filters import copy_matching_customers
 from db.predictions import store_predictions
@@ -35,6 +36,7 @@ from scoring.features import CUSTOMER_ID, Code
 from scoring.score import Scorer, Scores
 from scoring.table import IDS_SCHEMA, ROW
 from workers import metrics
+from workers.changes import changed_customers
 from workers.quarantine import quarantine
 from workers.resources import Resources
 from workers.rows import prediction_rows, risk_counts
@@ -64,6 +66,7 @@ class _Closed(NamedTuple):
 def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     """Score the chunk that a hint names, if it is there to be scored; then fill the window of hints again."""
     with metrics.step_seconds("claim"), resources.engine.begin() as conn:
+        do_not_wait_for_disk(conn)  # A claim that is lost was never made: its attempt is fenced off like any other.
         lease_s = resources.settings.lease_seconds
         claim = claim_chunk(conn, batch_id, chunk_no, lease_s=lease_s, worker=resources.worker)
     if claim is None:
@@ -87,7 +90,7 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
         log.exception("chunk failed")
         _fail(resources, claim, exc)
     with metrics.step_seconds("publish"):
-        resources.publish_due()
+        resources.publish_chunks()
 
 
 def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
@@ -163,9 +166,7 @@ def _close(
         scores = Scores(scores.churn_probability[mask], scores.risk[mask], scores.confidence[mask])
     errors = _absent(wanted, customers, gone)
     if is_upload:
-        with metrics.step_seconds("encode"):
-            stored = customer_rows(customers)
-        upsert_customers(conn, stored, submitted_at=claim.submitted_at)
+        _store_customers(conn, claim, customers)
     with metrics.step_seconds("encode"):
         rows = prediction_rows(
             customers,
@@ -180,6 +181,14 @@ def _close(
     risk, by_code = risk_counts(scores.risk), Counter(error.code for error in errors)
     ended = count_chunk(conn, claim.batch_id, completed=customers.num_rows, failed=len(errors), risk=risk, errors=by_code)
     return _Closed(ended, risk, by_code)
+
+
+def _store_customers(conn: Connection, claim: ChunkClaim, customers: pa.Table) -> None:
+    changed = changed_customers(conn, customers)
+    if changed.num_rows:
+        with metrics.step_seconds("encode"):
+            rows = customer_rows(changed)
+        upsert_customers(conn, rows, submitted_at=claim.submitted_at)
 
 
 def _absent(wanted: pa.Table, customers: pa.Table, gone: set[str]) -> list[RowError]:

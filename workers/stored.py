@@ -17,7 +17,8 @@ from scoring.table import CUSTOMER_SCHEMA, ROW, arrow_type
 _CONVERT: Final = csv.ConvertOptions(
     column_types={
         CUSTOMER_ID: pa.string(),
-        **{f.name: pa.string() if f.kind is Kind.CATEGORY else arrow_type(f) for f in FEATURES},
+        # Few distinct words, so they are parsed into a dictionary, whose entries are looked up once each.
+        **{f.name: pa.dictionary(pa.int32(), pa.string()) if f.kind is Kind.CATEGORY else arrow_type(f) for f in FEATURES},
     },
     null_values=[""],
     strings_can_be_null=False,
@@ -46,11 +47,16 @@ def select_stored(copied: bytes, wanted: pa.Table) -> pa.Table:
     if not copied:
         return CUSTOMER_SCHEMA.empty_table()
     stored = csv.read_csv(io.BytesIO(copied), read_options=_READ, parse_options=_PARSE, convert_options=_CONVERT)
-    place = pc.index_in(wanted.column(CUSTOMER_ID), value_set=stored.column(CUSTOMER_ID).combine_chunks())
-    found = pc.is_valid(place)
-    taken = stored.take(pc.drop_null(place))
-    columns = [wanted.column(ROW).filter(found), taken.column(CUSTOMER_ID)]
-    columns += [_typed(feature, taken.column(feature.name)) for feature in FEATURES]
+    ids = stored.column(CUSTOMER_ID).combine_chunks()
+    if wanted.column(CUSTOMER_ID).combine_chunks().equals(ids):  # most often, for both are read in the order of their key
+        return _as_customers(wanted.column(ROW), stored)
+    place = pc.index_in(wanted.column(CUSTOMER_ID), value_set=ids)
+    return _as_customers(wanted.column(ROW).filter(pc.is_valid(place)), stored.take(pc.drop_null(place)))
+
+
+def _as_customers(rows: pa.ChunkedArray, stored: pa.Table) -> pa.Table:
+    columns = [rows, stored.column(CUSTOMER_ID)]
+    columns += [_typed(feature, stored.column(feature.name)) for feature in FEATURES]
     return pa.Table.from_arrays(columns, schema=CUSTOMER_SCHEMA)
 
 
@@ -61,7 +67,7 @@ def table_of(customers: Sequence[Mapping[str, Any]]) -> pa.Table:
     for feature in FEATURES:
         values = [customer[feature.name] for customer in customers]
         if feature.kind is Kind.CATEGORY:
-            columns.append(_typed(feature, pa.chunked_array([pa.array(values, pa.string())])))
+            columns.append(_typed(feature, pa.chunked_array([pa.array(values, pa.string()).dictionary_encode()])))
         else:
             plain = [float(value) if isinstance(value, Decimal) else value for value in values]
             columns.append(pa.array(plain, arrow_type(feature)))
@@ -72,5 +78,12 @@ def _typed(feature: Feature, column: pa.ChunkedArray) -> pa.Array | pa.ChunkedAr
     if feature.kind is not Kind.CATEGORY:
         return column
     categories = pa.array(feature.categories, pa.string())
-    codes = pc.index_in(column, value_set=categories).combine_chunks().cast(pa.int8())
-    return pa.DictionaryArray.from_arrays(codes, categories)
+    return pa.chunked_array(
+        [
+            pa.DictionaryArray.from_arrays(
+                pc.index_in(chunk.dictionary, value_set=categories).cast(pa.int8()).take(chunk.indices), categories
+            )
+            for chunk in column.chunks
+        ],
+        pa.dictionary(pa.int8(), pa.string()),
+    )
