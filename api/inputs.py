@@ -4,22 +4,34 @@ from __future__ import annotations
 
 import json
 from contextlib import ExitStack
-from dataclasses import dataclass
-from typing import Any, Protocol
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection
 
 from api.bodies import Body, Upload, temporary_file
 from api.errors import Unprocessable
-from api.reading import Reading, TooLargeInline, read_customers, read_references, refuse_bad_rows
+from api.reading import (
+    MAX_INLINE_ROWS,
+    Reading,
+    TooLargeInline,
+    read_customers,
+    read_references,
+    read_selection,
+    refuse_bad_rows,
+)
 from api.resources import Resources
-from db.filters import check_filter, has_match
+from db.engine import each_alone
+from db.filters import check_filter, few_matching_ids, has_match
 from db.planning import set_planned, store_chunks
 from db.row_errors import RowError, numbered, store_row_errors
 from db.uploads import store_upload
-from intake.chunks import cut
+from intake.chunks import cut, rows_a_chunk
 from intake.read import NDJSON
 from schemas.states import Source
+
+_LOOK_FOR_S: Final = 0.2
+"""How long a submit looks for the customers of a filter; where that is not enough, a worker does it."""
 
 
 class Input(Protocol):
@@ -43,12 +55,15 @@ class ReadInput:
     source: Source
     reading: Reading
     chunk_rows: int
+    said: dict[str, Any] = field(default_factory=dict)
 
     def columns(self) -> dict[str, Any]:
-        return {"total_customers": self.reading.tally.total}
+        return {"total_customers": self.reading.tally.total, **self.said}
 
     def store(self, conn: Connection, batch_id: str, /) -> None:
-        chunks = list(cut(self.reading.slices, chunk_rows=self.chunk_rows))
+        tally = self.reading.tally
+        chunk_rows = rows_a_chunk(tally.total - tally.failed, most=self.chunk_rows)
+        chunks = list(cut(self.reading.slices, chunk_rows=chunk_rows))
         store_chunks(conn, batch_id, chunks)
         errors = [RowError(f.row, f.customer_id, f.field, f.code, f.message, f.value) for f in self.reading.faults]
         store_row_errors(conn, batch_id, numbered(errors))
@@ -87,11 +102,7 @@ class LaterInput:
 def input_of(resources: Resources, body: Body, stack: ExitStack) -> Input:
     """Read what is small, and leave the rest to a worker."""
     if body.filter is not None:
-        conditions = check_filter(body.filter)
-        with resources.engine.connect() as conn:
-            if not has_match(conn, conditions):
-                raise Unprocessable("No stored customer matches the filter.", code="empty_batch")
-        return LaterInput(Source.FILTER, {"filter": conditions})
+        return _matching(resources, check_filter(body.filter))
     if body.customer_ids is not None:
         with resources.engine.connect() as conn:
             reading = read_references(conn, body.customer_ids, resources.settings)
@@ -102,6 +113,22 @@ def input_of(resources: Resources, body: Body, stack: ExitStack) -> Input:
     except TooLargeInline:
         return UnreadInput(source, body.upload or _as_upload(body.customers or [], stack))
     return _checked(resources, source, reading, body, None if body.upload else "/customers")
+
+
+def _matching(resources: Resources, conditions: dict[str, dict[str, Any]]) -> Input:
+    said = {"filter": conditions}
+    with resources.engine.begin() as conn:
+        ids = few_matching_ids(conn, conditions, most=MAX_INLINE_ROWS, within_s=_LOOK_FOR_S)
+    if ids is None:
+        with each_alone(resources.engine) as conn:
+            is_empty = not has_match(conn, conditions)
+    else:
+        is_empty = not ids
+    if is_empty:
+        raise Unprocessable("No stored customer matches the filter.", code="empty_batch")
+    if ids is None:
+        return LaterInput(Source.FILTER, said)
+    return ReadInput(Source.FILTER, read_selection(ids), resources.settings.chunk_rows, said)
 
 
 def _checked(resources: Resources, source: Source, reading: Reading, body: Body, pointer: str | None) -> ReadInput:

@@ -15,6 +15,7 @@ from api.errors import Unprocessable
 from db.customers import unknown_ids
 from db.planning import Plan
 from intake.read import Limits, read_file, read_ids, read_rows
+from intake.references import parse_ids, references
 from intake.slices import RowFault, Slice
 from intake.tally import Tally
 from schemas.faults import FieldFault
@@ -77,6 +78,12 @@ def read_references(conn: Connection, ids: list[object], settings: Settings) -> 
     piece = read_ids(ids, limits=Limits(**settings.input_bounds()))
     unknown = unknown_ids(conn, piece.customers.column(CUSTOMER_ID).to_pylist()) if piece.customers.num_rows else set()
     return _collect([_without(piece, unknown)] if unknown else [piece])
+
+
+def read_selection(copied: bytes) -> Reading:
+    """Read the ids of stored customers that a filter chose, as Postgres copied them; none can be at fault."""
+    customers = references(parse_ids(copied))
+    return _collect([Slice(customers, [], customers.num_rows)])
 
 
 def all_slices(body: Body, settings: Settings) -> Iterator[Slice]:

@@ -7,9 +7,11 @@ from collections.abc import Mapping
 from reprlib import repr as shortened
 from typing import Any, Final
 
+from psycopg2.errors import QueryCanceled
 from sqlalchemy import Connection, text
 
-from db.engine import copy_out
+from db.engine import Sink, copy_out
+from db.errors import DatabaseUnavailable
 from scoring.errors import DataError
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Feature, Kind
 
@@ -46,17 +48,47 @@ def count_matches(conn: Connection, conditions: Mapping[str, Mapping[str, Any]])
     return int(conn.execute(text(f"SELECT count(*) FROM customers WHERE {where}"), values).scalar_one())
 
 
-def copy_matching_ids(conn: Connection, conditions: Mapping[str, Mapping[str, Any]]) -> bytes:
-    """Ids of the matching customers in key order, as CSV of one column without a header."""
-    where, values = _where(conditions, style="%({})s")
+def few_matching_ids(
+    conn: Connection, conditions: Mapping[str, Mapping[str, Any]], *, most: int, within_s: float
+) -> bytes | None:
+    """Ids of the matching customers at once, as `copy_matching_ids` writes them, if they are few and soon found.
+
+    Returns
+    -------
+    bytes or None
+        None if more than `most` customers match, or if it would take longer: the transaction is rolled back then. Else its
+        later statements are bound to the same time, so end it.
+    """
     sink = io.BytesIO()
-    copy_out(
-        conn,
-        f"COPY (SELECT {CUSTOMER_ID} FROM customers WHERE {where} ORDER BY {CUSTOMER_ID}) TO STDOUT (FORMAT csv)",
-        sink,
-        values,
-    )
-    return sink.getvalue()
+    conn.execute(text(f"SET LOCAL statement_timeout = {round(within_s * 1000)}"))
+    try:
+        copy_matching_ids(conn, conditions, sink, most=most + 1)
+    except DatabaseUnavailable as exc:
+        if not isinstance(exc.__cause__, QueryCanceled):
+            raise
+        conn.rollback()
+        return None
+    ids = sink.getvalue()
+    # A line break inside an id counts as well, which only leaves a few more batches to the workers.
+    return ids if ids.count(b"\n") <= most else None
+
+
+def copy_matching_ids(
+    conn: Connection, conditions: Mapping[str, Mapping[str, Any]], sink: Sink, *, most: int | None = None
+) -> None:
+    """Write the ids of the matching customers to a sink, in key order, as CSV of one column without a header.
+
+    Parameters
+    ----------
+    sink : Sink
+        Is given one whole row at a time, while the server goes on.
+    most : int, optional
+        How many to write at the most.
+    """
+    where, values = _where(conditions, style="%({})s")
+    end = "" if most is None else f" LIMIT {most}"
+    chosen = f"SELECT {CUSTOMER_ID} FROM customers WHERE {where} ORDER BY {CUSTOMER_ID}{end}"
+    copy_out(conn, f"COPY ({chosen}) TO STDOUT (FORMAT csv)", sink, values)
 
 
 def copy_matching_customers(

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from typing import Final
 
 import pyarrow as pa
 
 from intake.slices import Slice
 from scoring.errors import DataError
 from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA, ROW
+
+_SHARES: Final = 4
+_FEWEST_ROWS: Final = 5_000
 
 _OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
 
@@ -34,27 +38,53 @@ class ChunkInput:
     payload: bytes
 
 
+def rows_a_chunk(n_rows: int, *, most: int) -> int:
+    """How many rows a chunk of a small batch should have, so that several workers share it.
+
+    A quarter of the batch, for four chunks keep a small installation's workers busy to the end; but no fewer rows than a few
+    thousand, below which a chunk's own cost (a hint, a claim, a commit: some milliseconds) shows.
+    """
+    return min(most, max(_FEWEST_ROWS, -(-n_rows // _SHARES)))
+
+
 def cut(slices: Iterable[Slice], *, chunk_rows: int) -> Iterator[ChunkInput]:
     """Pack the good rows of slices into chunks of `chunk_rows` rows, the last one smaller; no good row, no chunk.
 
     Holds at most one chunk and one slice in memory.
     """
-    for chunk_no, table in enumerate(_regroup(slices, chunk_rows)):
-        yield ChunkInput(chunk_no, table[ROW][0].as_py(), table.num_rows, encode(table))
+    cutter = Cutter(chunk_rows)
+    for piece in slices:
+        yield from cutter.add(piece.customers)
+    yield from cutter.end()
 
 
-def _regroup(slices: Iterable[Slice], chunk_rows: int) -> Iterator[pa.Table]:
-    held: list[pa.Table] = []
-    n_held = 0
-    for customers in (piece.customers for piece in slices):
-        held.append(customers)
-        n_held += customers.num_rows
-        while n_held >= chunk_rows:
-            table = pa.concat_tables(held)
-            yield table.slice(0, chunk_rows)
-            held, n_held = [table.slice(chunk_rows)], n_held - chunk_rows
-    if n_held:
-        yield pa.concat_tables(held)
+class Cutter:
+    """Packs rows into chunks as they come; see `cut`."""
+
+    def __init__(self, chunk_rows: int) -> None:
+        self._chunk_rows = chunk_rows
+        self._held: list[pa.Table] = []
+        self._n_held = 0
+        self._n_cut = 0
+
+    def add(self, rows: pa.Table) -> Iterator[ChunkInput]:
+        """The chunks that these rows complete."""
+        self._held.append(rows)
+        self._n_held += rows.num_rows
+        while self._n_held >= self._chunk_rows:
+            table = pa.concat_tables(self._held)
+            self._held = [table.slice(self._chunk_rows)]
+            self._n_held -= self._chunk_rows
+            yield self._cut(table.slice(0, self._chunk_rows))
+
+    def end(self) -> Iterator[ChunkInput]:
+        """The chunk of the rows that are left, if there are any."""
+        if self._n_held:
+            yield self._cut(pa.concat_tables(self._held))
+
+    def _cut(self, table: pa.Table) -> ChunkInput:
+        self._n_cut += 1
+        return ChunkInput(self._n_cut - 1, table[ROW][0].as_py(), table.num_rows, encode(table))
 
 
 def encode(table: pa.Table) -> bytes:

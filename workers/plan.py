@@ -11,16 +11,16 @@ from sqlalchemy import Connection
 
 from db.batches import Batch
 from db.errors import FenceLost
-from db.planning import Plan, PlanClaim, claim_plan, finish_plan, refuse_plan, release_plan, renew_plan, store_chunk
+from db.planning import Plan, PlanClaim, claim_plan, finish_plan, refuse_plan, release_plan, renew_plan, store_chunks
 from db.row_errors import RowError, numbered, store_row_errors
 from intake.chunks import cut
 from intake.slices import RowFault, Slice
 from intake.tally import Tally
-from schemas.states import OnError
+from schemas.states import OnError, Source
 from scoring.errors import DataError, Transient
 from workers import metrics
 from workers.resources import Resources
-from workers.sources import slices_of
+from workers.sources import matching_chunks, slices_of
 
 _PROGRESS_S: Final = 1.0
 """How often the reading says how far it is, which also renews its lease."""
@@ -41,11 +41,14 @@ class _Progress:
 
     def over(self, slices: Iterator[Slice], tally: Tally) -> Iterator[Slice]:
         for piece in slices:
-            if time.monotonic() - self._said > _PROGRESS_S:
-                with self._resources.engine.begin() as conn:
-                    renew_plan(conn, self._claim, validated=tally.total, lease_s=self._resources.settings.lease_seconds)
-                self._said = time.monotonic()
+            self.say(tally.total)
             yield piece
+
+    def say(self, validated: int) -> None:
+        if time.monotonic() - self._said > _PROGRESS_S:
+            with self._resources.engine.begin() as conn:
+                renew_plan(conn, self._claim, validated=validated, lease_s=self._resources.settings.lease_seconds)
+            self._said = time.monotonic()
 
 
 class _Refused(DataError):
@@ -78,19 +81,31 @@ def validate_batch(resources: Resources, batch_id: str) -> None:
     except Exception:
         log.exception("validation failed")
         _fail(resources, claim)
-    resources.publish_due()
+    resources.publish_chunks()
 
 
 def _plan(resources: Resources, claim: PlanClaim) -> Plan:
+    return _plan_matching(resources, claim) if claim.batch.source is Source.FILTER else _plan_rows(resources, claim)
+
+
+def _plan_matching(resources: Resources, claim: PlanClaim) -> Plan:
+    """Plan a batch by filter, none of whose rows can be at fault."""
+    batch_id, progress = claim.batch.batch_id, _Progress(resources, claim)
+    with resources.engine.begin() as conn:
+        chunks = matching_chunks(conn, claim.batch, chunk_rows=resources.settings.chunk_rows, on_ids=progress.say)
+        plan = Plan(sum(chunk.n_rows for chunk in chunks), 0, store_chunks(conn, batch_id, chunks), {}, {})
+        finish_plan(conn, claim, plan)
+    return plan
+
+
+def _plan_rows(resources: Resources, claim: PlanClaim) -> Plan:
     batch = claim.batch
     progress = _Progress(resources, claim)
     with resources.engine.begin() as conn, slices_of(conn, batch, resources.settings) as slices:
         tally = Tally()
         counted = tally.over(slices, lambda faults: _store_faults(conn, batch.batch_id, faults))
-        chunk_count = 0
-        for chunk in cut(progress.over(counted, tally), chunk_rows=resources.settings.chunk_rows):
-            store_chunk(conn, batch.batch_id, chunk)
-            chunk_count += 1
+        chunks = cut(progress.over(counted, tally), chunk_rows=resources.settings.chunk_rows)
+        chunk_count = store_chunks(conn, batch.batch_id, chunks)
         plan = Plan(tally.total, tally.failed, chunk_count, tally.errors, tally.warnings)
         _check(batch, plan)
         finish_plan(conn, claim, plan)

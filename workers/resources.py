@@ -85,10 +85,10 @@ class Resources:
         except NotFound as exc:
             raise ModelError(str(exc)) from exc
 
-    def publish_due(self) -> None:
-        """Fill the window of hints; if the database is away, the next rescuer's round does."""
+    def publish_chunks(self) -> None:
+        """Fill the window of chunks; if the database is away, the next rescuer's round does."""
         try:
-            publish_due(self.engine, self.producer, self.window)
+            publish_due(self.engine, self.producer, self.window, chunks_only=True)
         except DatabaseUnavailable as exc:
             _log.warning("nothing published: the database is away", reason=str(exc))
 

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-import io
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import BinaryIO, Final, cast
 
-import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
-from pyarrow import csv
 from sqlalchemy import Connection
 
 from db.batches import Batch
 from db.filters import copy_matching_ids
 from db.retry import failed_customer_ids, retryable_chunks
 from db.uploads import upload_parts
-from intake.chunks import decode
+from intake.ahead import read_ahead
+from intake.chunks import ChunkInput, Cutter, decode
 from intake.read import Limits, Slice, read_file
+from intake.references import IdReader, references, row_numbers
 from schemas.states import Source
-from scoring.features import CUSTOMER_ID
 from scoring.table import IDS_SCHEMA, ROW
 from settings import Settings
 
@@ -31,7 +29,7 @@ _IDS_A_SLICE: Final = 50_000
 
 @contextmanager
 def slices_of(conn: Connection, batch: Batch, settings: Settings) -> Iterator[Iterator[Slice]]:
-    """Open a batch's input as slices of validated rows.
+    """Open an uploaded file, or the failed rows of another batch, as slices of validated rows.
 
     Parameters
     ----------
@@ -39,8 +37,6 @@ def slices_of(conn: Connection, batch: Batch, settings: Settings) -> Iterator[It
         In a transaction that stays open while the slices are read.
     """
     match batch.source:
-        case Source.FILTER:
-            yield _matching(conn, batch)
         case Source.RETRY:
             yield _renumbered(_failed_rows(conn, batch))
         case _:
@@ -54,22 +50,30 @@ def _uploaded(conn: Connection, batch: Batch, settings: Settings, spool: BinaryI
     spool.seek(0)
     assert batch.media_type is not None  # noqa: S101 - the submit of a file stores it
     limits = Limits(**settings.input_bounds())
-    yield from read_file(spool, media_type=batch.media_type, encoding=batch.content_encoding, limits=limits)
+    slices = read_file(spool, media_type=batch.media_type, encoding=batch.content_encoding, limits=limits, ahead=True)
+    yield from read_ahead(slices)
 
 
-def _matching(conn: Connection, batch: Batch) -> Iterator[Slice]:
-    copied = copy_matching_ids(conn, batch.filter or {})
-    if not copied:
-        return
-    options = csv.ConvertOptions(column_types={CUSTOMER_ID: pa.string()}, strings_can_be_null=False)
-    names = csv.ReadOptions(column_names=[CUSTOMER_ID], use_threads=False)
-    ids = csv.read_csv(
-        io.BytesIO(copied),
-        read_options=names,
-        parse_options=csv.ParseOptions(newlines_in_values=True, ignore_empty_lines=False),
-        convert_options=options,
-    ).column(CUSTOMER_ID)
-    yield from _references(ids)
+def matching_chunks(conn: Connection, batch: Batch, *, chunk_rows: int, on_ids: Callable[[int], None]) -> list[ChunkInput]:
+    """The chunks of a batch by filter: the ids of all who match, packed while they come.
+
+    Parameters
+    ----------
+    on_ids : callable
+        Called now and then with how many there are so far.
+    """
+    cutter = Cutter(chunk_rows)
+    chunks: list[ChunkInput] = []
+
+    def use(some: pa.Table) -> None:
+        chunks.extend(cutter.add(some))
+        on_ids(some.column(ROW)[-1].as_py() + 1)
+
+    ids = IdReader(use)
+    copy_matching_ids(conn, batch.filter or {}, ids)
+    ids.end()
+    chunks.extend(cutter.end())
+    return chunks
 
 
 def _failed_rows(conn: Connection, batch: Batch) -> Iterator[pa.Table]:
@@ -82,23 +86,12 @@ def _failed_rows(conn: Connection, batch: Batch) -> Iterator[pa.Table]:
             yield table.filter(pc.is_in(table.column(ROW), value_set=pa.array(rows, pa.int32())))
     if not in_full:
         ids = pa.chunked_array([pa.array(failed_customer_ids(conn, batch.parent_batch_id), pa.string())])
-        yield from (piece.customers for piece in _references(ids))
-
-
-def _references(ids: pa.ChunkedArray) -> Iterator[Slice]:
-    for start in range(0, len(ids), _IDS_A_SLICE):
-        some = ids.slice(start, _IDS_A_SLICE)
-        rows = _numbers(start, len(some))
-        yield Slice(pa.Table.from_arrays([rows, some], schema=IDS_SCHEMA), [], len(some))
+        yield from (references(ids.slice(start, _IDS_A_SLICE)) for start in range(0, len(ids), _IDS_A_SLICE))
 
 
 def _renumbered(tables: Iterator[pa.Table]) -> Iterator[Slice]:
     first = 0
     for table in tables:
-        rows = _numbers(first, table.num_rows)
+        rows = row_numbers(first, table.num_rows)
         first += table.num_rows
         yield Slice(table.set_column(0, table.schema.field(0), rows), [], table.num_rows)
-
-
-def _numbers(first: int, n: int) -> pa.Array:
-    return pa.array(np.arange(first, first + n, dtype=np.int32))

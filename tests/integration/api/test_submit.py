@@ -96,11 +96,27 @@ def test_ids_of_stored_customers(client: FlaskClient, ledger: Engine) -> None:
     assert (batch["source"], stored_ids(ledger, batch["batch_id"])) == ("customer_ids", ["C-1", "C-0"])
 
 
-def test_a_filter_is_left_to_a_worker(client: FlaskClient, ledger: Engine) -> None:
+@pytest.mark.parametrize("most", [0, 2])
+def test_a_filter_that_chooses_many_is_left_to_a_worker(
+    client: FlaskClient, ledger: Engine, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
     with ledger.begin() as conn:
-        add_customers(conn, "C-0", tenure_months=3)
+        add_customers(conn, "C-0", "C-1", "C-2", tenure_months=3)
+    monkeypatch.setattr("api.inputs.MAX_INLINE_ROWS", most)
     batch = accepted(post_json(client, {"filter": {"tenure_months": {"lt": 12}}}))
     assert (batch["source"], batch["total_customers"]) == ("filter", None)
+    with ledger.connect() as conn:
+        stored = get_batch(conn, batch["batch_id"])
+        assert (stored.filter, stored.planned_at) == ({"tenure_months": {"lt": 12}}, None)
+
+
+def test_few_customers_of_a_filter_are_chosen_at_once(client: FlaskClient, ledger: Engine) -> None:
+    with ledger.begin() as conn:
+        add_customers(conn, "C-1", "C-0", "C-2", tenure_months=3)
+        add_customers(conn, "old", tenure_months=30)
+    batch = accepted(post_json(client, {"filter": {"tenure_months": {"lt": 12}}}))
+    assert (batch["source"], batch["total_customers"]) == ("filter", 3)
+    assert stored_ids(ledger, batch["batch_id"]) == ["C-0", "C-1", "C-2"]
     with ledger.connect() as conn:
         assert get_batch(conn, batch["batch_id"]).filter == {"tenure_months": {"lt": 12}}
 

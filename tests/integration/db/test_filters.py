@@ -12,7 +12,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from sqlalchemy import Connection, Engine, event, text
 
-from db.filters import check_filter, copy_matching_ids, count_matches, has_match
+from db.filters import check_filter, copy_matching_ids, count_matches, few_matching_ids, has_match
 from scoring.errors import DataError
 from scoring.features import COLUMNS, FEATURES, Feature
 from tests.factories import add_customers
@@ -54,7 +54,7 @@ def people(conn: Connection) -> Connection:
 def matching(conn: Connection, conditions: Mapping[str, Any]) -> list[str]:
     """Ids that match, told in three ways that must agree."""
     checked = check_filter(conditions)
-    copied = copy_matching_ids(conn, checked).decode()
+    copied = copied_ids(conn, checked).decode()
     ids = [row[0] for row in csv.reader(io.StringIO(copied, newline=""))]
     assert has_match(conn, checked) == bool(ids)
     assert count_matches(conn, checked) == len(ids)
@@ -161,19 +161,50 @@ def test_a_refusal_does_not_repeat_a_long_value_in_full(conditions: object) -> N
     assert len(caught.value.detail) < 500
 
 
+def copied_ids(conn: Connection, conditions: dict[str, Any], *, most: int | None = None) -> bytes:
+    sink = io.BytesIO()
+    copy_matching_ids(conn, conditions, sink, most=most)
+    return sink.getvalue()
+
+
+def test_no_more_ids_are_copied_than_were_asked_for(people: Connection) -> None:
+    everyone = {"customer_id": {"gte": "a"}}
+    assert copied_ids(people, everyone, most=2) == b"ann\nbob\n"
+    assert copied_ids(people, everyone, most=4) == b"ann\nbob\ncat\n"
+
+
+@pytest.mark.parametrize(("most", "expected"), [(3, b"ann\nbob\ncat\n"), (4, b"ann\nbob\ncat\n"), (2, None)])
+def test_few_customers_are_named_at_once(people: Connection, most: int, expected: bytes | None) -> None:
+    assert few_matching_ids(people, {"customer_id": {"gte": "a"}}, most=most, within_s=30) == expected
+
+
+def test_nobody_is_few_as_well(people: Connection) -> None:
+    assert few_matching_ids(people, {"customer_id": "nobody"}, most=1, within_s=30) == b""
+
+
+def test_a_search_that_takes_too_long_is_left_to_others(people: Connection) -> None:
+    add_customers(people, *(f"C-{n}" for n in range(500)))
+    slow = "CREATE FUNCTION slow(text) RETURNS text LANGUAGE sql AS 'SELECT $1 FROM pg_sleep(0.01)'"
+    people.execute(text(slow))
+    people.execute(text("ALTER TABLE customers RENAME TO really_customers"))
+    people.execute(text("CREATE VIEW customers AS SELECT slow(customer_id) AS customer_id, age FROM really_customers"))
+    assert few_matching_ids(people, {"age": {"gte": 0}}, most=1_000, within_s=0.1) is None
+    people.execute(text("SELECT 1"))  # the connection is of use again
+
+
 class TestInjection:
     """A filter is data."""
 
     @pytest.mark.parametrize("injection", [*INJECTIONS, *COLUMNS])
     def test_as_a_field_it_is_refused(self, people: Connection, injection: str) -> None:
         conditions = {f"{injection} = {injection} OR age": 1}
-        for ask in (has_match, count_matches, copy_matching_ids):
+        for ask in (has_match, count_matches, copied_ids):
             with pytest.raises(DataError, match="unknown field"):
                 ask(people, conditions)
 
     @pytest.mark.parametrize("injection", INJECTIONS)
     def test_as_an_operator_it_is_refused(self, people: Connection, injection: str) -> None:
-        for ask in (has_match, count_matches, copy_matching_ids):
+        for ask in (has_match, count_matches, copied_ids):
             with pytest.raises(DataError, match="is not allowed"):
                 ask(people, {"age": {injection: 1}})
 
