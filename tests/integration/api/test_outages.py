@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -14,7 +15,7 @@ from sqlalchemy import Engine, text
 from settings import Settings
 from tests.apps import application
 from tests.asking import PREFIX, accepted, as_csv, batches_stored, customers, refused, submit
-from tests.factories import add_customers, customer
+from tests.factories import add_customers, customer, score_requests
 
 NOWHERE = "redis://127.0.0.1:1/0"
 
@@ -60,6 +61,24 @@ class TestWithoutRedis:
         response = without_redis.post(f"{PREFIX}/predictions", json=customer())
         assert response.status_code == 202
         assert without_redis.get(response.headers["Location"]).status_code == 202
+
+    def test_a_prediction_that_is_stored_is_found_though_redis_is_frozen(self, settings: Settings, ledger: Engine) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+            patient = replace(settings, redis_url=url, broker_timeout_seconds=0.2, prediction_timeout_seconds=30)
+            with application(patient) as made, ThreadPoolExecutor(1) as pool:
+                answer = pool.submit(made.test_client().post, f"{PREFIX}/predictions", json=customer())
+                while not answer.done():
+                    with ledger.begin() as conn:
+                        score_requests(conn, *conn.execute(text("SELECT id FROM prediction_requests")).scalars())
+                assert answer.result().status_code == 200
+
+    @pytest.mark.usefixtures("ledger")
+    def test_a_prediction_is_answered_in_time_though_redis_is_frozen(self, settings: Settings) -> None:
+        with socket.create_server(("127.0.0.1", 0)) as silent:
+            url = f"redis://127.0.0.1:{silent.getsockname()[1]}/0"
+            with application(replace(settings, redis_url=url, broker_timeout_seconds=0.2)) as made:
+                assert made.test_client().post(f"{PREFIX}/predictions", json=customer()).status_code == 202
 
 
 def test_connections_that_were_cut_are_replaced(client: FlaskClient, ledger: Engine) -> None:

@@ -125,7 +125,11 @@ def test_clients_that_come_during_a_round_trip_share_the_next_one(
     assert sorted(held.replies._waiting) == sorted(ids[n] for n in range(8) if n % 2)
 
 
-def test_one_client_s_mistake_is_nobody_else_s(singles: Singles, ledger: Engine, held: Resources) -> None:
+def test_one_client_s_mistake_is_nobody_else_s(
+    singles: Singles, ledger: Engine, held: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints: list[int] = []
+    monkeypatch.setattr(held.publisher, "publish_requests", hints.extend)
     with ledger.begin() as conn:
         add_customers(conn, "stored")
         add_model(conn, "test-2")
@@ -153,7 +157,7 @@ def test_one_client_s_mistake_is_nobody_else_s(singles: Singles, ledger: Engine,
         (MODEL, True),
     ]
     written = [first.result().id, made[0].id, made[3].id]
-    assert open_ids(ledger) == sorted(written)
+    assert open_ids(ledger) == sorted(written) == sorted(hints)
     assert sorted(held.replies._waiting) == sorted(written)
 
 
@@ -199,6 +203,21 @@ def test_a_word_that_comes_while_another_is_looked_into_is_heard(
         assert isinstance(singles.wait(created.id, deadline=time.perf_counter() + 30), StoredPrediction)
 
 
+def test_a_word_that_comes_while_the_hint_is_still_being_sent_is_heard(
+    singles: Singles, held: Resources, ledger: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.singles._LOOK_EVERY_S", 60.0)
+
+    def quick(ids: Sequence[int]) -> None:
+        store(ledger, ids)
+        with closing(redis.Redis.from_url(redis_url)) as client:
+            announce(client, ids)
+        assert held.replies.wait(ids[0], timeout_s=10)
+
+    monkeypatch.setattr(held.publisher, "publish_requests", quick)
+    assert isinstance(ask_and_wait(singles, new(age=40), wait_s=30), StoredPrediction)
+
+
 @pytest.mark.parametrize("prior", ["scored", "failed", "over", "stopping"])
 def test_nothing_is_expected_once_it_is_answered(singles: Singles, held: Resources, ledger: Engine, prior: str) -> None:
     created = singles.ask(new(age=40), durable=False)
@@ -211,7 +230,7 @@ def test_nothing_is_expected_once_it_is_answered(singles: Singles, held: Resourc
                 fail_request(conn, claim_one(conn, created.id), code="c", detail="d")
         case "stopping":
             held.stopping.set()
-    found = singles.wait(created.id, deadline=time.perf_counter() + (0.05 if prior == "over" else 5))
+    found = singles.wait(created.id, deadline=time.perf_counter() + (0.05 if prior == "over" else 600))
     assert isinstance(found, StoredPrediction) == (prior == "scored")
     if isinstance(found, PredictionRequest):
         assert found.state is (RequestState.FAILED if prior == "failed" else RequestState.PENDING)

@@ -146,9 +146,11 @@ def test_the_thread_ends_when_it_is_closed_and_none_begins(replies: Replies) -> 
     assert not replies.hears
 
 
-def test_closing_one_that_never_listened_is_nothing(replies: Replies) -> None:
+def test_one_that_is_closed_before_it_listened_never_does(replies: Replies) -> None:
     replies.close()
     replies.close()
+    replies.expect([7])
+    assert replies._thread is None
 
 
 def test_a_connection_that_broke_is_replaced(client: redis.Redis, replies: Replies, queue: redis.Redis) -> None:
