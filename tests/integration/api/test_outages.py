@@ -88,7 +88,7 @@ def test_connections_that_were_cut_are_replaced(client: FlaskClient, ledger: Eng
     with ledger.connect() as conn:
         conn.execute(
             text(
-                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity"
+                "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity"
                 " WHERE datname = current_database() AND pid <> pg_backend_pid()"
             )
         )

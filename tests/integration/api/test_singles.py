@@ -192,9 +192,9 @@ def test_a_word_that_comes_while_another_is_looked_into_is_heard(
         monkeypatch.setattr(singles, "find", find)
         found = find(prediction_id)
         store(ledger, [created.id])
-        last = held.replies._waiting[created.id]
-        announce(client, [created.id])
-        assert last.wait(10)
+        held.replies.expect([0])
+        announce(client, [created.id, 0])
+        assert held.replies.wait(0, timeout_s=10)
         return found
 
     monkeypatch.setattr(singles, "find", find_late)

@@ -46,7 +46,7 @@ def once(act: Callable[[], None]) -> Callable[[], None]:
 def terminate_backends(engine: Engine, *, pid: int | None = None) -> None:
     """End Postgres's side of connections to this database: of all but ours, or of one."""
     query = text("""
-        SELECT pg_terminate_backend(pid) FROM pg_stat_activity
+        SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity
          WHERE datname = current_database() AND pid <> pg_backend_pid() AND (CAST(:pid AS int) IS NULL OR pid = :pid)
     """)
     with engine.connect() as conn:
