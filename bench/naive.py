@@ -10,7 +10,7 @@ import numpy as np
 from sqlalchemy import column, insert, table, text
 
 from bench.model import VERSION
-from bench.raw import Range
+from bench.raw import RIVAL_BATCH_ID, Range
 from bench.rivals import tools
 from db.predictions import STORED_COLUMNS
 from scoring.features import FEATURE_NAMES, FEATURES, Kind
@@ -39,7 +39,7 @@ def _score_range(wanted: Range) -> None:
 
 
 def _prediction(row: int, customer_id: str, p: float) -> dict[str, object]:
-    values = (2**62 + row, customer_id, p, max(p, 1 - p), _band(p), row, 1, VERSION, "naive")
+    values = (2**62 + row, customer_id, p, max(p, 1 - p), _band(p), row, 1, VERSION, RIVAL_BATCH_ID)
     return dict(zip(STORED_COLUMNS, values, strict=True))
 
 

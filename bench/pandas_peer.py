@@ -10,7 +10,7 @@ import pandas as pd
 from sqlalchemy import text
 
 from bench.model import VERSION
-from bench.raw import RANGE_ROWS
+from bench.raw import RANGE_ROWS, RIVAL_BATCH_ID
 from bench.rivals import tools
 from scoring.features import CUSTOMER_ID, FEATURE_NAMES, FEATURES, Kind
 
@@ -40,7 +40,7 @@ def _score(n: int) -> None:
                     "row_number": rows,
                     "attempt": 1,
                     "model_version": VERSION,
-                    "batch_id": "pandas",
+                    "batch_id": RIVAL_BATCH_ID,
                 }
             ).to_sql("prediction_history", writing, if_exists="append", index=False)
 

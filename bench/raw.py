@@ -24,6 +24,9 @@ from scoring.score import Scores
 RANGE_ROWS: Final = 25_000
 """As many as the product's chunks have."""
 
+RIVAL_BATCH_ID: Final = "0" * 32
+"""What the rivals write where the product writes a batch_id: as long, for they must write the same rows."""
+
 COPY_PREDICTIONS: Final = f"COPY prediction_history ({', '.join(STORED_COLUMNS)}) FROM STDIN (FORMAT csv)"
 STEPS: Final = ("read", "parse", "predict", "encode", "write")
 
@@ -98,7 +101,7 @@ def prediction_csv(ids: Any, scores: Scores, *, first_row: int) -> BinaryIO:
         pa.array(rows),
         pa.repeat(pa.scalar(1, pa.int32()), n),
         pa.repeat(VERSION, n),
-        pa.repeat("raw", n),
+        pa.repeat(RIVAL_BATCH_ID, n),
     ]
     buffer = io.BytesIO()
     table = pa.Table.from_arrays(columns, names=list(STORED_COLUMNS))
