@@ -40,8 +40,8 @@ _FULL: Final = Scale(
     uploaded=1_000_000,
     rounds=5,
     slow_rounds=3,
-    requests=2_000,
-    seconds=10.0,
+    requests=1_500,
+    seconds=6.0,
     sizes=(10_000, 100_000, 1_000_000, 5_000_000),
     upload_sizes=(100_000, 1_000_000),
 )

@@ -54,13 +54,15 @@ def describe_machine() -> Mapping[str, str]:
 
 
 def _commit() -> str:
-    """What is measured; says so if it differs from the commit in anything but an earlier report."""
+    """What is measured; says so if it differs from the commit in anything but documents and an earlier report."""
     git = shutil.which("git")
     if git is None:
         return "unknown"
     named = _said(git, "rev-parse", "--short", "HEAD") or "unknown"
     changed = [
-        line for line in _said(git, "status", "--porcelain", "--untracked-files=no").splitlines() if "bench/re" not in line
+        line
+        for line in _said(git, "status", "--porcelain", "--untracked-files=no").splitlines()
+        if not line.endswith((".md", ".svg", "bench/results.json"))
     ]
     return f"{named} with changes that are not committed" if changed else named
 
