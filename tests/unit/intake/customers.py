@@ -22,10 +22,13 @@ def customer(**changes: Any) -> dict[str, Any]:
 def csv_of(customers: Sequence[Mapping[str, Any]], *, columns: Sequence[str] = COLUMNS, **dialect: Any) -> bytes:
     """Customers as CSV; None is an empty cell, booleans are true and false."""
     sink = io.StringIO()
-    writer = csv.writer(sink, lineterminator=dialect.pop("lineterminator", "\n"), **dialect)
-    writer.writerow(columns)
+    dialect.setdefault("lineterminator", "\n")
+    usual, careful = csv.writer(sink, **dialect), csv.writer(sink, **{"quoting": csv.QUOTE_ALL, **dialect})
+    usual.writerow(columns)
     for given in customers:
-        writer.writerow([cell_of(given.get(name)) for name in columns])
+        cells = [cell_of(given.get(name)) for name in columns]
+        # Python's writer leaves a carriage return unquoted where lines do not end in one; to readers it ends the line.
+        (careful if any("\r" in cell for cell in cells) else usual).writerow(cells)
     return sink.getvalue().encode()
 
 
