@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pyarrow as pa
+import pyarrow.compute as pc
 from numpy.typing import NDArray
 from pandas.util import hash_array
 
@@ -44,11 +45,16 @@ class _Run:
 
 
 class Duplicates:
-    """Remembers the ids of one file; not for use by two threads at once."""
+    """Remembers the ids of one file; not for use by two threads at once.
+
+    As long as the ids ascend, as in most exports, none can repeat another: they are kept as they are and hashed only when the
+    first one comes that is out of order.
+    """
 
     def __init__(self) -> None:
         self._keys = secrets.token_hex(8), secrets.token_hex(8)
         self._runs: list[_Run] = []
+        self._ascending: list[pa.Array] | None = []
 
     def find(self, ids: pa.Array) -> NDArray[np.bool_]:
         """Tell which ids occurred before, in earlier calls or further up in this one, and remember the others.
@@ -62,6 +68,27 @@ class Duplicates:
         -------
         NDArray of bool, shape (n,)
         """
+        if self._ascending is not None:
+            if not len(ids):
+                return np.zeros(0, np.bool_)
+            if self._goes_on_ascending(ids):
+                self._ascending.append(ids)
+                return np.zeros(len(ids), np.bool_)
+            earlier, self._ascending = self._ascending, None
+            for some in earlier:
+                self._find(some)
+        return self._find(ids)
+
+    def _goes_on_ascending(self, ids: pa.Array) -> bool:
+        if ids.null_count:
+            return False
+        last = self._ascending[-1][-1] if self._ascending else None
+        if last is not None and not pc.less(last, ids[0]).as_py():
+            return False
+        # Of one id there is no pair to compare, and `all` of nothing is true.
+        return bool(pc.all(pc.less(ids.slice(0, len(ids) - 1), ids.slice(1)), min_count=0).as_py())
+
+    def _find(self, ids: pa.Array) -> NDArray[np.bool_]:
         repeated = np.zeros(len(ids), np.bool_)
         given = np.flatnonzero(ids.is_valid().to_numpy(zero_copy_only=False))
         first, second = self._hash(ids.take(pa.array(given)) if ids.null_count else ids)

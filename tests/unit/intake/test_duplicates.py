@@ -64,3 +64,26 @@ def test_many_slices_stay_in_few_runs() -> None:
 def test_each_file_hashes_under_keys_of_its_own() -> None:
     ids = pa.array(["C1"])
     assert Duplicates()._hash(ids)[0] != Duplicates()._hash(ids)[0]
+
+
+def test_ascending_ids_are_not_hashed_until_one_is_out_of_order(monkeypatch: pytest.MonkeyPatch) -> None:
+    hashed: list[int] = []
+    hash_array = duplicates.hash_array
+
+    def counted(texts: np.ndarray, **options: str) -> np.ndarray:
+        hashed.append(len(texts))
+        return hash_array(texts, **options)
+
+    monkeypatch.setattr(duplicates, "hash_array", counted)
+    remembered = Duplicates()
+    for ids in (["C1", "C2"], [], ["C3"], ["C5", "C7"]):
+        assert not remembered.find(pa.array(ids, pa.string())).any()
+    assert hashed == []
+    assert remembered.find(pa.array(["C8", "C6", "C2", "C8"])).tolist() == [False, False, True, True]
+    assert remembered.find(pa.array(["C7", "C9"])).tolist() == [True, False]
+
+
+@pytest.mark.parametrize("second", [["C2", "C3"], ["C1", "C3"], ["C3", "C3"], [None, "C2"]])
+def test_an_id_that_equals_the_last_one_does_not_ascend(second: list[str | None]) -> None:
+    slices = [["C1", "C2"], second]
+    assert found_in(slices) == expected(slices)
