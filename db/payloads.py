@@ -13,7 +13,7 @@ from typing import Final
 
 from sqlalchemy import Connection
 
-from db.engine import copy_in
+from db.engine import copy_in, copy_out
 
 _HEADER: Final = b"PGCOPY\n\xff\r\n\0" + bytes(8)
 _TRAILER: Final = b"\xff\xff"
@@ -32,6 +32,18 @@ def store_payloads(conn: Connection, table: str, number: str, batch_id: str, pay
     rows = b"".join(_row(batch_id.encode(), place, payload) for place, payload in payloads)
     statement = f"COPY {table} (batch_id, {number}, payload) FROM STDIN (FORMAT binary)"
     copy_in(conn, statement, io.BytesIO(b"".join((_HEADER, rows, _TRAILER))))
+
+
+def read_payload(conn: Connection, table: str, number: str, batch_id: str, place: int) -> bytes | None:
+    """Read one payload; None where there is none of that number."""
+    sink = io.BytesIO()
+    chosen = f"SELECT payload FROM {table} WHERE batch_id = %(batch_id)s AND {number} = %(place)s"
+    copy_out(conn, f"COPY ({chosen}) TO STDOUT (FORMAT binary)", sink, {"batch_id": batch_id, "place": place})
+    copied = sink.getbuffer()
+    # The header, then for each row the number of its fields and behind its length the one there is; or -1 at the end.
+    (n_fields,) = struct.unpack_from("!h", copied, len(_HEADER))
+    start = len(_HEADER) + 6
+    return bytes(copied[start : -len(_TRAILER)]) if n_fields == 1 else None
 
 
 def _row(batch_id: bytes, number: int, payload: bytes) -> bytes:

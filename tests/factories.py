@@ -6,7 +6,9 @@ from __future__ import annotations
 
 import csv
 import io
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
+from itertools import count
 from typing import Any, BinaryIO
 
 import pyarrow as pa
@@ -20,7 +22,7 @@ from db.planning import Plan, set_planned, store_chunks
 from db.predictions import STORED_COLUMNS, store_predictions
 from db.requests import NewRequest, RequestClaim, ScoredRequest, claim_requests, create_requests, finish_requests
 from db.row_errors import RowError, store_row_errors
-from db.uploads import store_upload
+from db.uploads import read_part, store_upload
 from intake.chunks import ChunkInput, decode, encode
 from schemas.states import Source
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Code, Feature, Kind
@@ -121,6 +123,15 @@ def add_upload(conn: Connection, batch_id: str = "b", body: bytes = b"customer_i
     submit_batch(conn, new_batch(batch_id, **{"source": Source.FILE, "media_type": "text/csv", **fields}))
     store_upload(conn, batch_id, io.BytesIO(body))
     return get_batch(conn, batch_id)
+
+
+def upload_of(conn: Connection, batch_id: str = "b") -> bytes:
+    """A batch's upload as it was sent."""
+    return b"".join(iter(partial(_next_part, conn, batch_id, count()), b""))
+
+
+def _next_part(conn: Connection, batch_id: str, numbers: Iterator[int]) -> bytes:
+    return read_part(conn, batch_id, next(numbers))
 
 
 def plan_of(total: int, *, failed: int = 0, chunk_count: int = 1) -> Plan:

@@ -101,7 +101,7 @@ def _plan_matching(resources: Resources, claim: PlanClaim) -> Plan:
 def _plan_rows(resources: Resources, claim: PlanClaim) -> Plan:
     batch = claim.batch
     progress = _Progress(resources, claim)
-    with resources.engine.begin() as conn, slices_of(conn, batch, resources.settings) as slices:
+    with resources.engine.begin() as conn, slices_of(resources.engine, conn, batch, resources.settings) as slices:
         tally = Tally()
         counted = tally.over(slices, lambda faults: _store_faults(conn, batch.batch_id, faults))
         chunks = cut(progress.over(counted, tally), chunk_rows=resources.settings.chunk_rows)
@@ -151,7 +151,7 @@ def _refuse(resources: Resources, claim: PlanClaim, exc: DataError) -> None:
 def _store_all_faults(conn: Connection, resources: Resources, claim: PlanClaim) -> None:
     batch_id = claim.batch.batch_id
     progress = _Progress(resources, claim)
-    with slices_of(conn, claim.batch, resources.settings) as slices:
+    with slices_of(resources.engine, conn, claim.batch, resources.settings) as slices:
         tally = Tally()
         for _ in progress.over(tally.over(slices, lambda faults: _store_faults(conn, batch_id, faults)), tally):
             pass

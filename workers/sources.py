@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterator
+from contextlib import closing, contextmanager
 from typing import BinaryIO, Final, cast
 
 import pyarrow as pa
 import pyarrow.compute as pc
-from sqlalchemy import Connection
+from sqlalchemy import Connection, Engine
 
 from db.batches import Batch
 from db.filters import copy_matching_ids
 from db.retry import failed_customer_ids, retryable_chunks
-from db.uploads import upload_parts
+from db.uploads import StoredUpload
 from intake.ahead import read_ahead
 from intake.chunks import ChunkInput, Cutter, decode
 from intake.read import Limits, Slice, read_file
@@ -23,16 +22,17 @@ from schemas.states import Source
 from scoring.table import IDS_SCHEMA, ROW
 from settings import Settings
 
-_SPOOL_BYTES: Final = 8 << 20
 _IDS_A_SLICE: Final = 50_000
 
 
 @contextmanager
-def slices_of(conn: Connection, batch: Batch, settings: Settings) -> Iterator[Iterator[Slice]]:
+def slices_of(engine: Engine, conn: Connection, batch: Batch, settings: Settings) -> Iterator[Iterator[Slice]]:
     """Open an uploaded file, or the failed rows of another batch, as slices of validated rows.
 
     Parameters
     ----------
+    engine : Engine
+        An upload is read on a connection of its own, by a thread that is ahead of the caller.
     conn : Connection
         In a transaction that stays open while the slices are read.
     """
@@ -40,18 +40,16 @@ def slices_of(conn: Connection, batch: Batch, settings: Settings) -> Iterator[It
         case Source.RETRY:
             yield _renumbered(_failed_rows(conn, batch))
         case _:
-            with tempfile.SpooledTemporaryFile(max_size=_SPOOL_BYTES) as spool:
-                yield _uploaded(conn, batch, settings, cast(BinaryIO, spool))
+            with closing(_uploaded(engine, batch, settings)) as slices:
+                yield slices
 
 
-def _uploaded(conn: Connection, batch: Batch, settings: Settings, spool: BinaryIO) -> Iterator[Slice]:
-    for part in upload_parts(conn, batch.batch_id):
-        spool.write(part)
-    spool.seek(0)
+def _uploaded(engine: Engine, batch: Batch, settings: Settings) -> Generator[Slice, None, None]:
+    upload = cast(BinaryIO, StoredUpload(engine, batch.batch_id))
     assert batch.media_type is not None  # noqa: S101 - the submit of a file stores it
     limits = Limits(**settings.input_bounds())
-    slices = read_file(spool, media_type=batch.media_type, encoding=batch.content_encoding, limits=limits, ahead=True)
-    yield from read_ahead(slices)
+    slices = read_file(upload, media_type=batch.media_type, encoding=batch.content_encoding, limits=limits, ahead=True)
+    return read_ahead(slices)
 
 
 def matching_chunks(conn: Connection, batch: Batch, *, chunk_rows: int, on_ids: Callable[[int], None]) -> list[ChunkInput]:

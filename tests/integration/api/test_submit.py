@@ -13,7 +13,6 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
 from db.batches import get_batch
-from db.uploads import upload_parts
 from intake.chunks import decode
 from tests.asking import (
     CSV,
@@ -30,7 +29,7 @@ from tests.asking import (
     refused,
     submit,
 )
-from tests.factories import add_customers, add_model, customer
+from tests.factories import add_customers, add_model, customer, upload_of
 
 ROWS = customers(3)
 
@@ -136,7 +135,7 @@ def test_a_large_file_is_stored_as_it_came(client: FlaskClient, ledger: Engine, 
     with ledger.connect() as conn:
         stored = get_batch(conn, batch["batch_id"])
         assert (stored.media_type, stored.content_encoding, stored.planned_at) == (CSV, encoding, None)
-        assert b"".join(upload_parts(conn, batch["batch_id"])) == content
+        assert upload_of(conn, batch["batch_id"]) == content
 
 
 def test_a_small_file_of_many_rows_is_left_to_a_worker(client: FlaskClient, ledger: Engine) -> None:
@@ -152,7 +151,7 @@ def test_a_long_list_of_customers_is_left_to_a_worker(client: FlaskClient, ledge
     with ledger.connect() as conn:
         stored = get_batch(conn, batch["batch_id"])
         assert stored.media_type == NDJSON
-        lines = b"".join(upload_parts(conn, batch["batch_id"])).splitlines()
+        lines = upload_of(conn, batch["batch_id"]).splitlines()
     assert [json.loads(line) for line in lines] == customers(100)
 
 

@@ -18,10 +18,9 @@ from db.planning import (
     store_chunks,
 )
 from db.row_errors import store_row_errors
-from db.uploads import upload_size
 from schemas.states import BatchStatus, Priority
 from scoring.features import Code
-from tests.factories import add_batch, add_upload, chunk_inputs, plan_of, row_error, score
+from tests.factories import add_batch, add_upload, chunk_inputs, plan_of, row_error, score, upload_of
 from tests.integration.db.concurrency import together
 
 
@@ -77,7 +76,7 @@ def test_a_finished_plan_hands_the_batch_on_and_drops_the_upload(conn: Connectio
     assert (batch.status, batch.total_customers, batch.failed_customers) == (BatchStatus.PROCESSING, 6, 1)
     assert (batch.processed_customers, batch.validated_customers, batch.chunk_count) == (1, 6, 2)
     assert batch.error_summary == {"out_of_range": 1}
-    assert upload_size(conn, "b") == 0
+    assert upload_of(conn, "b") == b""
     assert not score(conn, "b", 0)
     assert score(conn, "b", 1)
 
@@ -149,7 +148,7 @@ def test_an_unreadable_input_fails_the_batch_in_words(conn: Connection) -> None:
     )
     assert (batch.total_customers, batch.processed_customers, batch.planned_at) == (None, 0, None)
     assert batch.completed_at is not None
-    assert upload_size(conn, "b") == 0
+    assert upload_of(conn, "b") == b""
     assert claim_plan(conn, "b", lease_s=60) is None
 
 

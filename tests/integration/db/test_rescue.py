@@ -25,7 +25,6 @@ from db.rescue import (
     sweep,
 )
 from db.row_errors import store_row_errors
-from db.uploads import upload_size
 from intake.chunks import decode
 from schemas.states import BatchStatus, ChunkState, RequestState
 from scoring.features import Code
@@ -41,6 +40,7 @@ from tests.factories import (
     lapse,
     row_error,
     score,
+    upload_of,
 )
 from tests.integration.db.concurrency import meanwhile, together, wait_until_blocked
 
@@ -284,8 +284,8 @@ class TestSweep:
             add_upload(conn, name)
         conn.execute(text("UPDATE batch_jobs SET status = 'cancelled' WHERE batch_id = 'ended'"))
         sweep(conn)
-        assert upload_size(conn, "ended") == 0
-        assert upload_size(conn, "waiting") > 0
+        assert upload_of(conn, "ended") == b""
+        assert upload_of(conn, "waiting")
 
     def test_sweepers_at_once_end_each_batch_once(self, ledger: Engine) -> None:
         with ledger.begin() as conn:

@@ -19,11 +19,11 @@ from sqlalchemy import Engine, text
 from db.control import cancel_batch
 from db.customers import delete_customer
 from db.errors import DatabaseUnavailable
-from db.uploads import upload_size
 from intake.read import CSV, NDJSON, PARQUET
 from intake.slices import Slice
 from schemas.states import BatchStatus, OnError
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Code
+from tests.factories import upload_of
 from tests.integration.workers import builders as b
 from workers import plan as plan_module
 from workers.chunk import score_chunk
@@ -58,7 +58,7 @@ def assert_nothing_but_the_batch(engine: Engine) -> None:
     assert b.predictions_of(engine, "b") == []
     assert b.stored_ids(engine) == set()
     with engine.connect() as conn:
-        assert upload_size(conn, "b") == 0
+        assert upload_of(conn, "b") == b""
         assert conn.execute(text("SELECT count(*) FROM chunk_inputs")).scalar_one() == 0
 
 
@@ -137,7 +137,7 @@ def test_an_upload_becomes_chunks_and_scores(resources: Resources, ledger: Engin
     np.testing.assert_array_equal(b.probabilities_of(ledger, "b"), b.probabilities_of(ledger, "inline"))
     b.assert_reconciled(ledger, "b")
     with ledger.connect() as conn:
-        assert upload_size(conn, "b") == 0
+        assert upload_of(conn, "b") == b""
 
 
 def test_a_planned_batch_goes_into_the_queue(resources: Resources, ledger: Engine) -> None:

@@ -18,9 +18,9 @@ from db.chunks import claim_chunk
 from db.control import cancel_batch
 from db.engine import make_engine
 from db.rescue import elect_rescuer
-from db.uploads import upload_size
 from schemas.states import BatchStatus, ChunkState
 from scoring.features import Code
+from tests.factories import upload_of
 from tests.integration.workers import builders as b
 from workers.chunk import score_chunk
 from workers.rescue import Rescuer, rescue_round
@@ -209,7 +209,7 @@ def test_the_upload_of_a_cancelled_batch_is_forgotten(resources: Resources, ledg
         cancel_batch(conn, "b")
     rescue_round(ledger, resources.settings)
     with ledger.connect() as conn:
-        assert upload_size(conn, "b") == 0
+        assert upload_of(conn, "b") == b""
 
 
 # -- the election and the thread
