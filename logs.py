@@ -62,6 +62,9 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
             "gunicorn.error": {"level": "INFO" if level == "DEBUG" else level, "handlers": [], "propagate": True},
             # Two lines each time that somebody asks for the revision, which readiness probes do.
             "alembic.runtime.migration": {"level": "WARNING"},
+            # Two lines a task, which cost a tenth of a single prediction; ours say what came of it, and Flower shows each task.
+            "celery.worker.strategy": {"level": "WARNING"},
+            "celery.app.trace": {"level": "WARNING"},
         },
     }
 

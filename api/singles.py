@@ -10,6 +10,7 @@ from typing import Final, NamedTuple
 from sqlalchemy import Engine
 
 from api.grouped import Grouped
+from broker.flow import PATIENCE_S, Flow
 from broker.hints import Publisher
 from broker.replies import Replies
 from db.engine import each_alone
@@ -46,6 +47,8 @@ class Singles:
         self._publisher = publisher
         self._replies = replies
         self._stopping = stopping
+        self._flow = Flow(lambda ids: publisher.publish_requests(ids))
+        replies.tell(self._flow.settle)
         self._create: Callable[[_Asked], Created] = Grouped(self._create_all, then=self._publish)
         self._find: Callable[[int], Found | None] = Grouped(self._find_all)
 
@@ -68,6 +71,8 @@ class Singles:
             As `time.perf_counter` counts.
         """
         try:
+            if not self._replies.wait(prediction_id, timeout_s=max(0.0, min(PATIENCE_S, deadline - time.perf_counter()))):
+                self._flow.settle()
             while True:
                 look_s = _LOOK_EVERY_S if self._replies.hears else _LOOK_WITHOUT_REDIS_S
                 left_s = deadline - time.perf_counter()
@@ -110,8 +115,12 @@ class Singles:
         return created
 
     def _publish(self, created: Sequence[Created]) -> None:
-        if ids := [each.id for each in created if each.was_written]:
-            self._publisher.publish_requests(ids)
+        ids = [each.id for each in created if each.was_written]
+        waited_for = [prediction_id for prediction_id in ids if self._replies.expects(prediction_id)]
+        # Nobody would hurry a hint that no client waits for.
+        if rest := [prediction_id for prediction_id in ids if prediction_id not in waited_for]:
+            self._publisher.publish_requests(rest)
+        self._flow.add(waited_for)
 
     def _find_all(self, ids: Sequence[int]) -> list[Found | None]:
         with each_alone(self._engine) as conn:

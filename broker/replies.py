@@ -6,7 +6,7 @@ A word that nobody hears costs nothing and is not repeated: whoever waits looks 
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, Final
 
 import redis
@@ -44,11 +44,20 @@ class Replies:
         self._stopping = threading.Event()
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
+        self._heard: Callable[[Sequence[int]], object] = len
 
     @property
     def hears(self) -> bool:
         """Whether words reach this process; while Redis is away, whoever waits must look into Postgres more often."""
         return self._subscribed.is_set()
+
+    def tell(self, heard: Callable[[Sequence[int]], None]) -> None:
+        """Have a function called with the ids of each word, behind those who wait for them; it must not take long."""
+        self._heard = heard
+
+    def expects(self, prediction_id: int) -> bool:
+        """Whether somebody waits for a prediction."""
+        return prediction_id in self._waiting
 
     def listen(self) -> None:
         """Begin to listen, if nobody has; returns once words are heard, or after a moment without Redis."""
@@ -98,9 +107,11 @@ class Replies:
                 case {"type": "subscribe"}:
                     self._subscribed.set()
                 case {"type": "message", "data": said}:
-                    for prediction_id in map(int, said.split()):
+                    ids = [int(word) for word in said.split()]
+                    for prediction_id in ids:
                         if (event := self._waiting.get(prediction_id)) is not None:
                             event.set()
+                    self._heard(ids)
 
 
 def _channel(client: redis.Redis) -> str:

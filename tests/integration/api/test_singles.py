@@ -107,10 +107,10 @@ def test_many_clients_at_once_each_get_their_own_score(
 
 
 def test_clients_that_come_during_a_round_trip_share_the_next_one(
-    singles: Singles, held: Resources, ledger: Engine, redis_url: str
+    singles: Singles, held: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    with closing(redis.Redis.from_url(redis_url)) as client:
-        client.flushdb()
+    hints: list[Sequence[int]] = []
+    monkeypatch.setattr(held.publisher, "publish_requests", hints.append)
     with ledger.begin() as conn:
         conn.execute(text("LOCK TABLE prediction_requests"))
         with ThreadPoolExecutor(8) as pool:
@@ -120,8 +120,9 @@ def test_clients_that_come_during_a_round_trip_share_the_next_one(
             conn.rollback()
     ids = [each.result().id for each in asked]
     assert open_ids(ledger) == sorted(ids)
-    with closing(redis.Redis.from_url(redis_url)) as client:
-        assert client.llen("predictions") == 2
+    singles._flow.settle(ids)  # those that waited for the first hint's word
+    assert sorted(i for hint in hints for i in hint) == sorted(ids)
+    assert len(hints) <= 3  # the first client's, and the others' with and without a client that waits
     assert sorted(held.replies._waiting) == sorted(ids[n] for n in range(8) if n % 2)
 
 
@@ -150,6 +151,7 @@ def test_one_client_s_mistake_is_nobody_else_s(
                 time.sleep(0.005)
             conn.rollback()
     made = [each.result() for each in asked]
+    singles._flow.settle([first.result().id])
     assert [(one.model_version, one.is_known) for one in made] == [
         ("test-2", True),
         (MODEL, False),
@@ -360,3 +362,39 @@ def _asked(asked: NewRequest, durable: bool) -> Any:
     from api.singles import _Asked
 
     return _Asked(asked, durable)
+
+
+def test_under_load_a_hint_carries_all_who_came_while_the_last_one_was_under_way(
+    singles: Singles, held: Resources, ledger: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("broker.flow.PATIENCE_S", 60.0)
+    hints: list[list[int]] = []
+    monkeypatch.setattr(held.publisher, "publish_requests", lambda ids: hints.append(list(ids)))
+    first = singles.ask(new("first"), durable=False).id
+    others = [singles.ask(new(f"C-{n}"), durable=False).id for n in range(3)]
+    assert hints == [[first]]
+    with closing(redis.Redis.from_url(redis_url)) as client:
+        announce(client, [first])
+    while len(hints) < 2:
+        time.sleep(0.005)
+    assert hints == [[first], others]
+
+
+def test_a_hint_whose_word_is_lost_holds_the_next_client_up_for_a_moment_only(
+    singles: Singles, held: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints: list[list[int]] = []
+    monkeypatch.setattr(held.publisher, "publish_requests", lambda ids: hints.append(list(ids)))
+    lost = singles.ask(new("lost"), durable=False).id
+    waiting = ask_and_wait(singles, new("next"), wait_s=1)
+    assert hints == [[lost], [waiting.id]]
+
+
+def test_what_nobody_waits_for_does_not_wait_for_a_word(
+    singles: Singles, held: Resources, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hints: list[list[int]] = []
+    monkeypatch.setattr(held.publisher, "publish_requests", lambda ids: hints.append(list(ids)))
+    waited_for = singles.ask(new("a"), durable=False).id
+    promised = singles.ask(new("b"), durable=True).id
+    assert hints == [[waited_for], [promised]]
