@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
 
-from sqlalchemy import Connection, Row, text
+from sqlalchemy import Connection, text
 
-from db.engine import to_json
+from db.engine import Prepared, to_json
 from db.errors import Conflict, NotFound
 from schemas.states import FINAL, BatchStatus, OnError, Priority, Source
 
@@ -101,7 +101,8 @@ class Batch:
         return first_prediction_id_of(self.batch_no)
 
 
-_COLUMNS: Final = ", ".join(name for name in Batch.__slots__ if name != "read_at") + ", clock_timestamp() AS read_at"
+_NAMES: Final = Batch.__slots__
+_COLUMNS: Final = ", ".join("clock_timestamp() AS read_at" if name == "read_at" else name for name in _NAMES)
 
 _SUBMIT = text("""
     INSERT INTO batch_jobs (batch_id, source, status, model_version, total_customers, priority, on_error, max_error_rate,
@@ -113,7 +114,8 @@ _SUBMIT = text("""
     RETURNING batch_no
 """)
 
-_GET = text(f"SELECT {_COLUMNS} FROM batch_jobs WHERE batch_id = :batch_id")
+# Asked at every poll, so prepared.
+_GET: Final = Prepared("get_batch", {"batch_id": "text"}, f"SELECT {_COLUMNS} FROM batch_jobs WHERE batch_id = $1")
 
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM batch_jobs
@@ -189,10 +191,10 @@ def get_batch(conn: Connection, batch_id: str) -> Batch:
     NotFound
         There is none of that id.
     """
-    row = conn.execute(_GET, {"batch_id": batch_id}).one_or_none()
-    if row is None:
+    found = _GET.rows(conn, batch_id=batch_id)
+    if not found:
         raise NotFound(f"there is no batch {batch_id!r}", code="batch_not_found")
-    return _batch(row)
+    return _batch(zip(_NAMES, found[0], strict=True))
 
 
 def list_batches(
@@ -212,7 +214,7 @@ def list_batches(
     """
     submitted_at, batch_id = before or (None, None)
     page = {"status": status, "priority": priority, "limit": limit, "before": submitted_at, "before_id": batch_id}
-    return [_batch(row) for row in conn.execute(_LIST, page)]
+    return [_batch(zip(row._fields, row, strict=True)) for row in conn.execute(_LIST, page)]
 
 
 def batches_ahead(conn: Connection, batch_id: str) -> int:
@@ -262,8 +264,8 @@ def reconcile(conn: Connection, batch_id: str) -> Reconciliation:
     )
 
 
-def _batch(row: Row[Any]) -> Batch:
-    values: dict[str, Any] = dict(row._mapping)
+def _batch(row: Iterable[tuple[str, Any]]) -> Batch:
+    values = dict(row)
     values["source"] = Source(values["source"])
     values["status"] = BatchStatus(values["status"])
     values["priority"] = Priority(values["priority"])
