@@ -98,6 +98,8 @@ class Settings:
 
     prometheus_multiproc_dir: str
     worker_metrics_port: int
+    worker_niceness: int
+    """How far a worker's processes stand back for others on their machine: 0 not at all, 19 as far as they can."""
 
     unserved: tuple[str, ...] = ()
     """Reserved names that carry a value which nothing acts on; the factories log them as a warning."""
@@ -221,6 +223,7 @@ def _metrics(env: Env) -> dict[str, Any]:
     return {
         "prometheus_multiproc_dir": env.str("PROMETHEUS_MULTIPROC_DIR", ""),
         "worker_metrics_port": env.int("WORKER_METRICS_PORT", 0, validate=Range(0, 65_535)),
+        "worker_niceness": env.int("WORKER_NICENESS", 0, validate=Range(0, 19)),
     }
 
 

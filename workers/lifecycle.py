@@ -47,6 +47,7 @@ def connect_signals(app: Celery, settings: Settings) -> None:
 
     @signals.worker_process_init.connect(weak=False)
     def on_child(**_: object) -> None:
+        os.nice(settings.worker_niceness)
         _process["resources"] = made = make_resources(settings, process=os.getpid())
         _warm(made)
 

@@ -19,6 +19,7 @@ from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE
 NEWS: Final = "news: "
 """Lines of the preparing job that begin like this are for the person at the terminal."""
 _PREPARE_TIMEOUT_S: Final = 600.0
+_BATCH_NICENESS: Final = "10"
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +55,8 @@ class Product:
     def batch_worker(self, metrics: Port, *, processes: int = 2) -> Service:
         """Return the worker of the batch queues; `metrics` is the port that shows its counters."""
         argv = ["-n", "batch@%h", "-Q", ",".join(BATCH_QUEUES), "-c", str(processes)]
-        return self._worker("batch-worker", argv, metrics)
+        # On one machine with the API and the interactive worker, whose clients wait.
+        return self._worker("batch-worker", argv, metrics, env={"WORKER_NICENESS": _BATCH_NICENESS})
 
     def interactive_worker(self, metrics: Port) -> Service:
         """Return the worker of single predictions, which never wait behind a batch."""
@@ -74,12 +76,12 @@ class Product:
         host = self.env.get("HOST", HOST)
         return HOST if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
 
-    def _worker(self, name: str, arguments: list[str], metrics: Port) -> Service:
+    def _worker(self, name: str, arguments: list[str], metrics: Port, env: Mapping[str, str] | None = None) -> Service:
         argv = [_script("celery"), "-A", "workers.app", "worker", *arguments]
         # A worker shows its counters once it consumes.
         ready = _answers(f"http://{self._host}:{metrics.number}/metrics")
-        env = {"WORKER_METRICS_PORT": str(metrics.number)}
-        return self._counting(self._service(name, argv, ready, ports=(metrics,), env=env))
+        own = {"WORKER_METRICS_PORT": str(metrics.number), **(env or {})}
+        return self._counting(self._service(name, argv, ready, ports=(metrics,), env=own))
 
     def _counting(self, service: Service) -> Service:
         """Give a service of several processes a folder to add up their counters in."""

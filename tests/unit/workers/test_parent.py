@@ -30,14 +30,23 @@ print(json.dumps({
 """
 
 
-def report(**environ: str) -> dict[str, Any]:
+_CHILD = """
+import json, os
+import workers.app
+from celery import signals
+signals.worker_process_init.send(sender=None)
+print(json.dumps({"niceness": os.nice(0)}))
+"""
+
+
+def report(script: str = _REPORT, **environ: str) -> dict[str, Any]:
     """What `celery -A workers.app worker` has in memory when it is about to fork; its servers do not even exist."""
     kept = {name: value for name, value in os.environ.items() if name not in {"OMP_NUM_THREADS"}}
     given = {"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0", **environ}
     done = subprocess.run(
-        [sys.executable, "-c", _REPORT], env={**kept, **given}, cwd=ROOT, capture_output=True, text=True, check=True
+        [sys.executable, "-c", script], env={**kept, **given}, cwd=ROOT, capture_output=True, text=True, check=True
     )
-    found: dict[str, Any] = json.loads(done.stdout)
+    found: dict[str, Any] = json.loads(done.stdout.splitlines()[-1])  # logs, where nobody has sent them elsewhere, come first
     return found
 
 
@@ -66,3 +75,9 @@ def test_an_operator_s_own_number_of_threads_stands() -> None:
 
 def test_the_tasks_are_named_for_people(parent: dict[str, Any]) -> None:
     assert parent["tasks"] == ["score chunk", "score customers", "validate batch"]
+
+
+@pytest.mark.parametrize("niceness", [0, 7])
+def test_children_stand_back_as_far_as_they_are_told(niceness: int) -> None:
+    own = os.nice(0)
+    assert report(_CHILD, WORKER_NICENESS=str(niceness))["niceness"] == min(19, own + niceness)
