@@ -1,4 +1,4 @@
-"""Tables as CSV for COPY, written by column."""
+"""Tables as CSV for COPY, written by column, and what COPY gives, as Arrow should read it."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pyarrow import csv
 from scoring.features import COLUMNS
 
 _WITHOUT_HEADER: Final = csv.WriteOptions(include_header=False)
+_BYTE_ORDER_MARK: Final = "\ufeff".encode()
 
 
 def customer_rows(customers: pa.Table) -> BinaryIO:
@@ -25,6 +26,14 @@ def as_csv(table: pa.Table) -> BinaryIO:
     csv.write_csv(table, buffer, _WITHOUT_HEADER)
     buffer.seek(0)
     return buffer
+
+
+def copied_file(copied: bytes) -> BinaryIO:
+    """What Postgres copied, as a file for Arrow.
+
+    An id may begin with a byte order mark. Arrow drops one from the head of a file, so it is given another.
+    """
+    return io.BytesIO(_BYTE_ORDER_MARK + copied if copied.startswith(_BYTE_ORDER_MARK) else copied)
 
 
 def _plain(column: pa.ChunkedArray) -> pa.ChunkedArray:

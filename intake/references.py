@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from typing import Final
 
@@ -10,6 +9,7 @@ import numpy as np
 import pyarrow as pa
 from pyarrow import csv
 
+from intake.copying import copied_file
 from scoring.features import CUSTOMER_ID
 from scoring.table import IDS_SCHEMA
 
@@ -24,7 +24,7 @@ def parse_ids(copied: bytes) -> pa.ChunkedArray:
     """Ids from CSV of one column without a header, as Postgres copies it."""
     if not copied:
         return pa.chunked_array([], pa.string())
-    table = csv.read_csv(io.BytesIO(copied), read_options=_READ, parse_options=_PARSE, convert_options=_CONVERT)
+    table = csv.read_csv(copied_file(copied), read_options=_READ, parse_options=_PARSE, convert_options=_CONVERT)
     return table.column(CUSTOMER_ID)
 
 

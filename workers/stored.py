@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
@@ -11,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 from pyarrow import csv
 
+from intake.copying import copied_file
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Feature, Kind
 from scoring.table import CUSTOMER_SCHEMA, ROW, arrow_type
 
@@ -46,7 +46,7 @@ def select_stored(copied: bytes, wanted: pa.Table) -> pa.Table:
     """
     if not copied:
         return CUSTOMER_SCHEMA.empty_table()
-    stored = csv.read_csv(io.BytesIO(copied), read_options=_READ, parse_options=_PARSE, convert_options=_CONVERT)
+    stored = csv.read_csv(copied_file(copied), read_options=_READ, parse_options=_PARSE, convert_options=_CONVERT)
     ids = stored.column(CUSTOMER_ID).combine_chunks()
     if wanted.column(CUSTOMER_ID).combine_chunks().equals(ids):  # most often, for both are read in the order of their key
         return _as_customers(wanted.column(ROW), stored)

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 import pytest
+from pyarrow import csv as arrow_csv
 
 from datasets.synthetic import generate
 from db.predictions import STORED_COLUMNS
@@ -19,6 +20,7 @@ from scoring.matrix import matrix_of
 from scoring.score import Scores
 from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA, ROW
 from tests.factories import customer, customers_table, ids_table
+from workers import stored as stored_module
 from workers.rows import prediction_rows, risk_counts, risk_names
 from workers.stored import select_stored, table_of
 
@@ -70,6 +72,56 @@ def test_stored_customers_come_in_the_order_that_refers_to_them(customers: pa.Ta
     assert found[ROW].to_pylist() == [20, 22, 23]
     assert found.schema == CUSTOMER_SCHEMA
     np.testing.assert_array_equal(matrix_of(found), matrix_of(customers)[[9, 3, 350]])
+
+
+@pytest.fixture
+def by_category(customers: pa.Table) -> pa.Table:
+    """The customers of each payment method together."""
+    methods = customers["payment_method"].to_pylist()
+    return customers.take(sorted(range(len(methods)), key=methods.__getitem__))
+
+
+@pytest.fixture
+def many_blocks(by_category: pa.Table, monkeypatch: pytest.MonkeyPatch) -> bytes:
+    """Copied customers that Arrow reads in many blocks, whose dictionaries differ."""
+    block = arrow_csv.ReadOptions(column_names=list(COLUMNS), use_threads=False, block_size=2_000)
+    monkeypatch.setattr(stored_module, "_READ", block)
+    copied = as_postgres_copies(by_category)
+    assert len(copied) > 10 * 2_000
+    return copied
+
+
+def test_categories_are_the_same_in_every_block(customers: pa.Table, by_category: pa.Table, many_blocks: bytes) -> None:
+    for expected in (by_category, customers, customers.slice(100, 50)):  # as they are stored, in another order, some of them
+        found = select_stored(many_blocks, expected.select([ROW, CUSTOMER_ID]))
+        assert found.to_pylist() == expected.to_pylist()
+        np.testing.assert_array_equal(matrix_of(found), matrix_of(expected))
+
+
+def test_whoever_is_not_stored_is_missed_in_every_block(customers: pa.Table, many_blocks: bytes) -> None:
+    ids = customers[CUSTOMER_ID].to_pylist()
+    found = select_stored(many_blocks, ids_table(["nobody", *ids, "no one"], first_row=5))
+    assert found[ROW].to_pylist() == list(range(6, 6 + len(ids)))
+    assert found.drop_columns([ROW]).to_pylist() == customers.drop_columns([ROW]).to_pylist()
+
+
+def test_the_wanted_rows_may_come_in_pieces(customers: pa.Table) -> None:
+    wanted = customers.select([ROW, CUSTOMER_ID])
+    pieces = pa.concat_tables([wanted.slice(0, 0), wanted.slice(0, 7), wanted.slice(7)])
+    assert select_stored(as_postgres_copies(customers), pieces).to_pylist() == customers.to_pylist()
+
+
+def test_the_row_numbers_are_those_of_the_batch_in_either_way(customers: pa.Table) -> None:
+    ids = customers[CUSTOMER_ID].to_pylist()
+    copied = as_postgres_copies(customers)
+    for wanted in (ids_table(ids, first_row=70), ids_table(ids[::-1], first_row=70)):
+        assert select_stored(copied, wanted)[ROW].to_pylist() == list(range(70, 70 + len(ids)))
+
+
+@pytest.mark.parametrize("awkward", ["\ufeffmarked", 'q"q', "a,b", "x\ny", "x\r\ny", "NULL", "\\.", "\N{SNOWMAN}"])
+def test_the_first_id_may_be_any_text(awkward: str) -> None:
+    given = customers_table([awkward, "z"])
+    assert select_stored(as_postgres_copies(given), ids_table([awkward, "z"])).to_pylist() == given.to_pylist()
 
 
 def test_nobody_stored_is_an_empty_table() -> None:
