@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import pyarrow as pa
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
-from intake.chunks import cut, decode, encode
+from intake.chunks import ChunkInput, Cutter, cut, decode, encode, rows_a_chunk
 from intake.read import read_ids, read_rows
 from intake.slices import Slice
 from scoring.errors import DataError
 from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA, ROW
-from tests.unit.intake.customers import customer
+from tests.unit.intake.customers import customer, good_rows
 
 
 def slices_of(*sizes: int) -> list[Slice]:
@@ -44,6 +46,42 @@ def test_the_cut_does_not_depend_on_the_slices(sizes: tuple[int, ...]) -> None:
     chunks = list(cut(slices_of(*sizes), chunk_rows=4))
     assert [(chunk.chunk_no, chunk.first_row, chunk.n_rows) for chunk in chunks] == [(0, 0, 4), (1, 4, 4), (2, 8, 2)]
     assert [row for chunk in chunks for row in decode(chunk.payload)[ROW].to_pylist()] == list(range(10))
+
+
+@given(sizes=st.lists(st.integers(0, 12), max_size=8), chunk_rows=st.integers(1, 15))
+def test_rows_that_come_in_pieces_are_cut_as_one_input(sizes: list[int], chunk_rows: int) -> None:
+    cutter = Cutter(chunk_rows)
+    pieces = slices_of(*sizes)
+    chunks = [chunk for piece in pieces for chunk in cutter.add(piece.customers)]
+    assert {chunk.n_rows for chunk in chunks} <= {chunk_rows}, "only the end may make a smaller chunk"
+    chunks += cutter.end()
+    assert [decoded(chunk) for chunk in chunks] == [
+        decoded(chunk) for chunk in cut(slices_of(sum(sizes)), chunk_rows=chunk_rows)
+    ]
+    assert [row for chunk in chunks for row in decoded(chunk)[-1]] == good_rows(pieces)
+
+
+def decoded(chunk: ChunkInput) -> tuple[int, int, int, list[dict[str, object]]]:
+    return chunk.chunk_no, chunk.first_row, chunk.n_rows, decode(chunk.payload).to_pylist()
+
+
+@pytest.mark.parametrize(
+    ("n_rows", "most", "expected"),
+    [
+        (0, 25_000, 5_000),
+        (1, 25_000, 5_000),
+        (20_000, 25_000, 5_000),
+        (20_001, 25_000, 5_001),
+        (60_000, 25_000, 15_000),
+        (99_999, 25_000, 25_000),
+        (100_001, 25_000, 25_000),
+        (10_000_000, 25_000, 25_000),
+        (20_000, 40, 40),
+        (1, 1, 1),
+    ],
+)
+def test_a_small_batch_is_shared_by_four_but_not_in_crumbs(n_rows: int, most: int, expected: int) -> None:
+    assert rows_a_chunk(n_rows, most=most) == expected
 
 
 def test_a_large_slice_makes_several_chunks_of_its_good_rows_only() -> None:
