@@ -22,11 +22,13 @@ from broker.hints import publish_due
 from datasets.synthetic import generate
 from db.batches import Batch, NewBatch, get_batch, reconcile, submit_batch
 from db.customers import upsert_customers
+from db.filters import few_matching_ids
 from db.planning import Plan, set_planned, store_chunks
 from db.row_errors import RowError, row_errors_page
 from db.uploads import store_upload
 from intake.chunks import cut
 from intake.copying import customer_rows
+from intake.references import parse_ids, references
 from intake.slices import Slice
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 from schemas.states import Source
@@ -91,6 +93,28 @@ def submit_file(conn: Connection, batch_id: str, body: bytes, *, media_type: str
 def submit_filter(conn: Connection, batch_id: str, conditions: Mapping[str, Any], **batch: Any) -> None:
     """Submit a filter over stored customers for a worker to read."""
     submit_batch(conn, _new(batch_id, Source.FILTER, filter=conditions, **batch))
+
+
+def submit_matching(
+    conn: Connection,
+    batch_id: str,
+    conditions: Mapping[str, Any],
+    *,
+    chunk_rows: int = 1_000,
+    before_submit: Callable[[], None] = lambda: None,
+) -> None:
+    """Submit a filter that means few, who are named at once.
+
+    Parameters
+    ----------
+    before_submit : callable
+        Happens after they were chosen.
+    """
+    copied = few_matching_ids(conn, conditions, most=20_000, within_s=30)
+    assert copied is not None, "too many match"
+    before_submit()
+    table = references(parse_ids(copied))
+    _submit_table(conn, batch_id, Source.FILTER, table, chunk_rows, {"filter": conditions})
 
 
 def submit_retry(conn: Connection, batch_id: str, parent: str, **batch: Any) -> None:

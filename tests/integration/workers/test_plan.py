@@ -6,6 +6,8 @@ import gzip
 import io
 import itertools
 import json
+import tempfile
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
@@ -15,17 +17,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from sqlalchemy import Engine, text
+from structlog.typing import EventDict
 
 from db.control import cancel_batch
 from db.customers import delete_customer
 from db.errors import DatabaseUnavailable
+from db.planning import PlanClaim, claim_plan
+from intake import references as references_module
+from intake.chunks import decode
 from intake.read import CSV, NDJSON, PARQUET
 from intake.slices import Slice
 from schemas.states import BatchStatus, OnError
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Code
 from tests.factories import upload_of
+from scoring.table import ROW
+from tests.apps import application
+from tests.asking import PREFIX, accepted
 from tests.integration.workers import builders as b
 from workers import plan as plan_module
+from workers import sources as sources_module
 from workers.chunk import score_chunk
 from workers.plan import validate_batch
 from workers.rescue import rescue_round
@@ -43,6 +53,9 @@ def parquet_of(rows: Rows) -> bytes:
     pq.write_table(pa.Table.from_pylist(list(rows)), sink)
     return sink.getvalue()
 
+
+EVERYONE = {"tenure_months": {"gte": 0}}
+"""A filter."""
 
 BODIES: Mapping[str, Callable[[Rows], bytes]] = {CSV: b.csv_of, NDJSON: ndjson_of, PARQUET: parquet_of}
 
@@ -200,6 +213,243 @@ def test_a_filter_finds_any_id(resources: Resources, ledger: Engine, awkward: st
         b.submit_filter(conn, "b", {"tenure_months": {"gte": 0}})
     b.work_off(resources)
     assert [row.customer_id for row in b.predictions_of(ledger, "b")] == [awkward]
+
+
+@pytest.fixture
+def ids_in_tens(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The ids of a filter come in tables of ten, and each says how far the reading is."""
+    monkeypatch.setattr(references_module, "_IDS_A_TABLE", 10)
+    monkeypatch.setattr(plan_module, "_PROGRESS_S", -1.0)
+
+
+def submit_everyone(engine: Engine, n: int) -> list[str]:
+    """Store n customers and submit a filter that means them all; returns their ids."""
+    customers = b.customers_of(n)
+    with engine.begin() as conn:
+        b.store_customers(conn, customers)
+        b.submit_filter(conn, "b", EVERYONE)
+    return b.ids_of(customers)
+
+
+def after_ids(n: int, act: Callable[[], None], monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let something happen once the nth id of a filter was read; gives how many were read at each step."""
+    real = plan_module.matching_chunks
+    read: list[int] = []
+
+    def watched(*args: Any, on_ids: Callable[[int], None], **kwargs: Any) -> Any:
+        def on_some(so_far: int) -> None:
+            read.append(so_far)
+            if so_far == n:
+                act()
+            on_ids(so_far)
+
+        return real(*args, on_ids=on_some, **kwargs)
+
+    monkeypatch.setattr(plan_module, "matching_chunks", watched)
+    return read
+
+
+@pytest.mark.usefixtures("ids_in_tens")
+@pytest.mark.parametrize("chunk_rows", [1, 4, 10, 15, 46, 47, 48])
+def test_the_chunks_of_a_filter_do_not_depend_on_how_its_ids_come(
+    resources: Resources, ledger: Engine, chunk_rows: int
+) -> None:
+    ids = submit_everyone(ledger, 47)
+
+    validate_batch(b.with_settings(resources, chunk_rows=chunk_rows), "b")
+
+    sizes = [min(chunk_rows, 47 - first) for first in range(0, 47, chunk_rows)]
+    found = b.chunks_of(ledger, "b")
+    assert [(chunk.chunk_no, chunk.first_row) for chunk in found] == [(n, n * chunk_rows) for n in range(len(sizes))]
+    assert [chunk.n_rows for chunk in found] == sizes
+    rows = [row for *_, payload in inputs_of(ledger, "b") for row in decode(payload).to_pylist()]
+    assert rows == [{ROW: row, CUSTOMER_ID: name} for row, name in enumerate(ids)]
+    planned = b.batch_of(ledger, "b")
+    assert (planned.status, planned.total_customers, planned.chunk_count) == (BatchStatus.PROCESSING, 47, len(sizes))
+
+
+@pytest.mark.usefixtures("ids_in_tens")
+def test_progress_shows_while_the_ids_of_a_filter_are_read(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_everyone(ledger, 45)
+    seen: list[tuple[str, int]] = []
+
+    def look() -> None:
+        batch = b.batch_of(ledger, "b")
+        seen.append((batch.status, batch.validated_customers))
+        assert b.chunks_of(ledger, "b") == []  # uncommitted yet
+
+    read = after_ids(40, look, monkeypatch)
+    validate_batch(resources, "b")
+
+    assert read == [10, 20, 30, 40, 45]
+    assert seen == [("validating", 30)]
+    assert b.batch_of(ledger, "b").validated_customers == 45
+
+
+@pytest.mark.usefixtures("ids_in_tens")
+def test_the_lease_is_renewed_while_the_ids_of_a_filter_are_read(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_everyone(ledger, 45)
+    after_ids(20, lambda: b.lapse_lease(ledger, "b"), monkeypatch)
+    others: list[PlanClaim | None] = []
+
+    def claim_as_another(*_: Any) -> int:
+        with ledger.begin() as conn:
+            others.append(claim_plan(conn, "b", lease_s=60))
+        return 0
+
+    monkeypatch.setattr(plan_module, "store_chunks", claim_as_another)
+    validate_batch(resources, "b")
+    assert others == [None]
+
+
+@pytest.mark.usefixtures("ids_in_tens")
+@pytest.mark.parametrize("at", [20, 45])
+def test_a_cancel_stops_the_planning_of_a_filter(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch, at: int, logged: list[EventDict]
+) -> None:
+    submit_everyone(ledger, 45)
+
+    def cancel() -> None:
+        with ledger.begin() as conn:
+            cancel_batch(conn, "b")
+
+    read = after_ids(at, cancel, monkeypatch)
+    validate_batch(resources, "b")
+
+    assert read[-1] == at
+    assert [entry["event"] for entry in logged] == ["batch was cancelled or belongs to another planner"]
+    assert b.batch_of(ledger, "b").status is BatchStatus.CANCELLED
+    assert b.chunks_of(ledger, "b") == []
+    b.assert_reconciled(ledger, "b")
+
+    # The connection that was left in the midst of a COPY is of use again.
+    with ledger.begin() as conn:
+        b.submit_filter(conn, "next", EVERYONE)
+    validate_batch(resources, "next")
+    assert b.batch_of(ledger, "next").total_customers == 45
+
+
+def test_a_cancel_after_the_last_id_of_a_filter_still_counts(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_everyone(ledger, 45)
+    real = plan_module.store_chunks
+
+    def store_and_cancel(*args: Any) -> int:
+        stored = real(*args)
+        with ledger.begin() as conn:
+            cancel_batch(conn, "b")
+        return stored
+
+    monkeypatch.setattr(plan_module, "store_chunks", store_and_cancel)
+    validate_batch(resources, "b")
+    assert b.batch_of(ledger, "b").status is BatchStatus.CANCELLED
+    assert b.chunks_of(ledger, "b") == []
+
+
+def test_awkward_ids_of_a_filter_are_found_across_blocks(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(references_module, "_IDS_A_TABLE", 2)
+    ids = sorted(["a\nb", "a\r\nb", 'q"q', "NULL", "-1", "\\.", ",", " a", "\ufeffx", "\N{SNOWMAN}"], key=str.encode)
+    with ledger.begin() as conn:
+        b.store_customers(conn, b.renamed(b.customers_of(len(ids)), *ids))
+        b.submit_filter(conn, "b", EVERYONE)
+    b.work_off(b.with_settings(resources, chunk_rows=3))
+    assert [row.customer_id for row in b.predictions_of(ledger, "b")] == ids
+    b.assert_reconciled(ledger, "b")
+
+
+def test_few_customers_of_a_filter_score_as_if_a_worker_had_planned_them(resources: Resources, ledger: Engine) -> None:
+    chosen = {"tenure_months": {"lt": 24}, "contract_type": {"eq": "Month-to-month"}}
+    with ledger.begin() as conn:
+        b.store_customers(conn, b.customers_of(300))
+    small = b.with_settings(resources, chunk_rows=20)
+    with application(small.settings) as app:
+        accepted(app.test_client().post(f"{PREFIX}/batches", json={"filter": chosen, "batch_id": "inline"}))
+    by_submit = b.batch_of(ledger, "inline")
+    with ledger.begin() as conn:
+        b.submit_filter(conn, "planned", chosen)
+    validate_batch(small, "planned")
+    by_worker = b.batch_of(ledger, "planned")
+
+    assert by_submit.planned_at is not None
+    assert (by_submit.filter, by_submit.source) == (by_worker.filter, by_worker.source)
+    assert (by_submit.total_customers, by_submit.chunk_count) == (by_worker.total_customers, by_worker.chunk_count)
+    assert inputs_of(ledger, "inline") == inputs_of(ledger, "planned")
+
+    b.work_off(small)
+
+    assert len(scores_of(ledger, "inline")) > 40
+    assert scores_of(ledger, "inline") == scores_of(ledger, "planned")
+    for batch_id in ("inline", "planned"):
+        assert b.batch_of(ledger, batch_id).status is BatchStatus.COMPLETED
+        b.assert_reconciled(ledger, batch_id)
+
+
+def inputs_of(engine: Engine, batch_id: str) -> list[tuple[int, int, int, bytes]]:
+    """What the chunks of a batch hold, byte for byte."""
+    query = text("""
+        SELECT chunk_no, first_row, n_rows, payload FROM chunks JOIN chunk_inputs USING (batch_id, chunk_no)
+         WHERE batch_id = :b ORDER BY chunk_no
+    """)
+    with engine.connect() as conn:
+        return [(row[0], row[1], row[2], bytes(row[3])) for row in conn.execute(query, {"b": batch_id})]
+
+
+def scores_of(engine: Engine, batch_id: str) -> list[tuple[Any, ...]]:
+    """A batch's predictions, without what names the batch."""
+    return [
+        (row.row_number, row.customer_id, row.churn_probability, row.risk_category, row.confidence_score)
+        for row in b.predictions_of(engine, batch_id)
+    ]
+
+
+@pytest.mark.parametrize("by_submit", [True, False], ids=["inline", "planned"])
+def test_who_leaves_a_filter_before_it_is_scored_is_scored_or_named(
+    resources: Resources, ledger: Engine, by_submit: bool
+) -> None:
+    ids = b.ids_of(b.customers_of(30))
+    chosen = {"tenure_months": {"lt": 12}}
+    with ledger.begin() as conn:
+        b.store_customers(conn, b.customers_of(30))
+        conn.execute(text("UPDATE customers SET tenure_months = 5"))
+    with ledger.begin() as conn:
+        if by_submit:
+            b.submit_matching(conn, "b", chosen, chunk_rows=10)
+        else:
+            b.submit_filter(conn, "b", chosen)
+    validate_batch(b.with_settings(resources, chunk_rows=10), "b")
+    delete(ledger, ids[3])
+    with ledger.begin() as conn:
+        conn.execute(text("UPDATE customers SET tenure_months = 40 WHERE customer_id = ANY(:ids)"), {"ids": ids[12:15]})
+
+    b.work_off(resources)
+
+    assert [row.customer_id for row in b.predictions_of(ledger, "b")] == [*ids[:3], *ids[4:]]
+    assert [(e.row, e.customer_id, e.code) for e in b.errors_of(ledger, "b")] == [(3, ids[3], Code.CUSTOMER_DELETED)]
+    assert b.batch_of(ledger, "b").status is BatchStatus.PARTIAL
+    b.assert_reconciled(ledger, "b")
+
+
+def test_a_customer_deleted_between_the_choice_and_the_submit_is_named(resources: Resources, ledger: Engine) -> None:
+    ids = b.ids_of(b.customers_of(5))
+    with ledger.begin() as conn:
+        b.store_customers(conn, b.customers_of(5))
+    with ledger.begin() as conn:
+        b.submit_matching(conn, "b", EVERYONE, before_submit=lambda: delete(ledger, ids[2]))
+    b.work_off(resources)
+    assert [(e.row, e.code) for e in b.errors_of(ledger, "b")] == [(2, Code.CUSTOMER_DELETED)]
+    b.assert_reconciled(ledger, "b")
+
+
+def delete(engine: Engine, customer_id: str) -> None:
+    with engine.begin() as conn:
+        delete_customer(conn, customer_id, keep_history=True)
 
 
 def test_a_retry_scores_the_failed_rows_of_an_upload(resources: Resources, ledger: Engine) -> None:
@@ -441,6 +691,32 @@ def test_a_cancel_after_the_last_row_still_counts(
     assert b.batch_of(ledger, "b").status is BatchStatus.CANCELLED
     assert b.errors_of(ledger, "b") == []
     assert b.chunks_of(ledger, "b") == []
+
+
+@pytest.mark.parametrize("stop", ["cancel", "fail"])
+def test_no_thread_reads_an_upload_whose_file_is_closed(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch, stop: str
+) -> None:
+    reading: list[list[str]] = []
+
+    class Spool(tempfile.SpooledTemporaryFile[bytes]):
+        def __exit__(self, *error: Any) -> None:
+            reading.append([thread.name for thread in threading.enumerate() if thread.name.startswith("read-ahead")])
+            super().__exit__(*error)
+
+    def cancel() -> None:
+        with ledger.begin() as conn:
+            cancel_batch(conn, "b")
+
+    monkeypatch.setattr(sources_module.tempfile, "SpooledTemporaryFile", Spool)
+    monkeypatch.setattr(plan_module, "_PROGRESS_S", -1.0)
+    submit(ledger, b.csv_of(b.rows_of(20_000)))
+    read = at_slice(1, cancel if stop == "cancel" else b.failing(ZeroDivisionError()), monkeypatch)
+    validate_batch(resources, "b")
+
+    assert read == [1]
+    assert reading == [[]]
+    assert b.batch_of(ledger, "b").status is (BatchStatus.CANCELLED if stop == "cancel" else BatchStatus.QUEUED)
 
 
 class Killed(BaseException):
