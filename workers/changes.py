@@ -20,7 +20,7 @@ from scoring.matrix import matrix_of
 from workers.stored import select_stored
 
 _DENSE: Final = 2
-"""A range that holds more than so many stored customers for each uploaded one would cost more to read than it spares."""
+"""Stored customers read for each uploaded one; to read more of a range would cost more than it spares."""
 
 
 def changed_customers(conn: Connection, customers: pa.Table) -> pa.Table:
@@ -34,12 +34,13 @@ def changed_customers(conn: Connection, customers: pa.Table) -> pa.Table:
     Returns
     -------
     pa.Table
-        At least those that are new or changed; all where their ids are not in order or lie far apart.
+        At least those that are new or changed: all where their ids are not in order, and where others lie between them, all
+        behind the part of their range that is read.
     """
     ids = customers.column(CUSTOMER_ID)
     if not _is_ascending(ids):
         return customers
-    most = _DENSE * customers.num_rows + 1
+    most = _DENSE * customers.num_rows
     copied = copy_range(conn, first_id=ids[0].as_py(), last_id=ids[-1].as_py(), most=most)
     stored = select_stored(copied, customers.select([0, 1]))
     if not stored.num_rows:

@@ -2,19 +2,30 @@
 
 from __future__ import annotations
 
+import csv
+import io
+from concurrent.futures import Future, ThreadPoolExecutor
+from datetime import datetime
+from threading import Barrier
+from typing import BinaryIO
+
 import numpy as np
+import pyarrow as pa
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from db.control import cancel_batch, pause_batch, sweep_batch
-from db.customers import delete_customer, get_customer
+from db.customers import copy_customers, delete_customer, get_customer
 from schemas.states import BatchStatus, ChunkState
 from scoring.features import FEATURES, Code, Kind
 from scoring.model import ModelBundle
+from settings import Settings
+from tests.integration.db.concurrency import wait_until_blocked
 from tests.integration.workers import builders as b
 from workers import chunk as chunk_module
 from workers.chunk import score_chunk
-from workers.resources import Resources
+from workers.resources import Resources, make_resources
+from workers.stored import select_stored
 
 
 @pytest.mark.parametrize("model", [b.MODEL, b.CALIBRATED])
@@ -76,6 +87,157 @@ def test_uploaded_customers_become_the_latest_row(resources: Resources, ledger: 
                 stored = values[feature.name]
                 found = float(stored) if feature.kind is Kind.DECIMAL and stored is not None else stored
                 assert found == row[feature.name], feature.name
+
+
+def versions_of(engine: Engine) -> dict[str, tuple[str, str]]:
+    """Which physical row holds each customer: any write moves it."""
+    with engine.connect() as conn:
+        found = conn.execute(text("SELECT customer_id, CAST(ctid AS text), CAST(xmin AS text) FROM customers"))
+        return {name: (place, writer) for name, place, writer in found}
+
+
+@pytest.fixture
+def sent(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """The ids of the customers that each closing sends to be written."""
+    real = chunk_module.upsert_customers
+    seen: list[list[str]] = []
+
+    def upsert(conn: Connection, rows: BinaryIO, *, submitted_at: datetime) -> int:
+        body = rows.read()
+        seen.append([row[0] for row in csv.reader(io.StringIO(body.decode(), newline=""))])
+        return real(conn, io.BytesIO(body), submitted_at=submitted_at)
+
+    monkeypatch.setattr(chunk_module, "upsert_customers", upsert)
+    return seen
+
+
+def test_only_the_customers_that_changed_are_sent_and_every_one_is_scored(
+    resources: Resources, ledger: Engine, sent: list[list[str]]
+) -> None:
+    given, other = b.customers_of(300, seed=2), b.customers_of(300, seed=1)
+    with ledger.begin() as conn:
+        b.store_customers(conn, pa.concat_tables([given.slice(0, 100), other.slice(100, 10), given.slice(110, 170)]))
+    before = versions_of(ledger)
+    with ledger.begin() as conn:
+        b.submit_customers(conn, "b", given, chunk_rows=150)
+
+    b.work_off(resources)
+
+    ids = b.ids_of(given)
+    assert sent == [ids[100:110], ids[280:]]
+    after = versions_of(ledger)
+    assert {name for name, version in after.items() if before.get(name) != version} == {*ids[100:110], *ids[280:]}
+    assert [row.customer_id for row in b.predictions_of(ledger, "b")] == ids
+    b.assert_reconciled(ledger, "b")
+
+
+def test_a_batch_of_unchanged_customers_sends_none(resources: Resources, ledger: Engine, sent: list[list[str]]) -> None:
+    customers = b.customers_of(50)
+    with ledger.begin() as conn:
+        b.store_customers(conn, customers)
+    with ledger.begin() as conn:
+        b.submit_customers(conn, "b", customers)
+    score_chunk(resources, "b", 0)
+    assert sent == []
+    assert len(b.predictions_of(ledger, "b")) == 50
+    b.assert_reconciled(ledger, "b")
+
+
+def test_a_batch_by_reference_sends_none(resources: Resources, ledger: Engine, sent: list[list[str]]) -> None:
+    customers = b.customers_of(50)
+    with ledger.begin() as conn:
+        b.store_customers(conn, customers)
+        b.submit_ids(conn, "b", b.ids_of(customers))
+    score_chunk(resources, "b", 0)
+    assert sent == []
+    assert len(b.predictions_of(ledger, "b")) == 50
+
+
+def test_an_unchanged_customer_that_was_deleted_meanwhile_does_not_come_back(
+    resources: Resources, ledger: Engine, sent: list[list[str]]
+) -> None:
+    customers = b.customers_of(5)
+    ids = b.ids_of(customers)
+    with ledger.begin() as conn:
+        b.store_customers(conn, customers)
+    with ledger.begin() as conn:
+        b.submit_customers(conn, "b", customers)
+
+    def delete() -> None:
+        with ledger.begin() as conn:
+            delete_customer(conn, ids[1], keep_history=True)
+
+    with b.during_score(resources, delete):
+        score_chunk(resources, "b", 0)
+
+    assert sent == []
+    assert [(e.row, e.customer_id, e.code) for e in b.errors_of(ledger, "b")] == [(1, ids[1], Code.CUSTOMER_DELETED)]
+    assert b.stored_ids(ledger) == {*ids} - {ids[1]}
+    assert [row.customer_id for row in b.predictions_of(ledger, "b")] == [ids[0], *ids[2:]]
+    b.assert_reconciled(ledger, "b")
+
+
+def test_nobody_is_deleted_between_the_comparison_and_the_commit(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    customers = b.customers_of(5)
+    gone = b.ids_of(customers)[1]
+    with ledger.begin() as conn:
+        b.store_customers(conn, customers)
+    with ledger.begin() as conn:
+        b.submit_customers(conn, "b", customers)
+    real = chunk_module.changed_customers
+    deleting: list[Future[None]] = []
+
+    def compare_while_one_is_deleted(conn: Connection, given: pa.Table) -> pa.Table:
+        found = real(conn, given)
+        deleting.append(pool.submit(delete))
+        wait_until_blocked(ledger)
+        return found
+
+    def delete() -> None:
+        with ledger.begin() as conn:
+            delete_customer(conn, gone, keep_history=False)
+
+    monkeypatch.setattr(chunk_module, "changed_customers", compare_while_one_is_deleted)
+    with ThreadPoolExecutor(1) as pool:
+        score_chunk(resources, "b", 0)
+    deleting[0].result()
+
+    assert b.batch_of(ledger, "b").completed_customers == 5
+    assert [row.customer_id is None for row in b.predictions_of(ledger, "b")] == [False, True, False, False, False]
+    assert gone not in b.stored_ids(ledger)
+
+
+def test_batches_with_the_same_customers_at_once_leave_the_values_submitted_last(
+    resources: Resources, settings: Settings, ledger: Engine
+) -> None:
+    n_rounds = 4
+    others = [make_resources(settings, process=process) for process in (2, 3)]
+    workers = [resources, *others]
+    with ledger.begin() as conn:
+        b.store_customers(conn, b.customers_of(400, seed=1))
+    for round_no in range(n_rounds):
+        # The same customers with other values, partly equal to those that are stored; the last of a round stays.
+        for place, seed in enumerate((round_no, round_no + 50, round_no + 1)):
+            with ledger.begin() as conn:
+                b.submit_customers(conn, f"b{round_no}-{place}", b.customers_of(400, seed=seed + 1))
+        start = Barrier(len(workers))
+
+        def work(place: int, start: Barrier = start, round_no: int = round_no) -> None:
+            start.wait(10)
+            score_chunk(workers[place], f"b{round_no}-{place}", 0)
+
+        with ThreadPoolExecutor(len(workers)) as pool:
+            list(pool.map(work, range(len(workers))))
+        for place in range(len(workers)):
+            assert len(b.predictions_of(ledger, f"b{round_no}-{place}")) == 400
+            b.assert_reconciled(ledger, f"b{round_no}-{place}")
+        with ledger.connect() as conn:
+            last = b.customers_of(400, seed=round_no + 2)
+            assert select_stored(copy_customers(conn, b.ids_of(last)), last.select([0, 1])).to_pylist() == last.to_pylist()
+    for other in others:
+        other.close()
 
 
 def test_an_older_batch_that_ends_late_overwrites_nothing(resources: Resources, ledger: Engine) -> None:
