@@ -66,7 +66,8 @@ class _Closed(NamedTuple):
 def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     """Score the chunk that a hint names, if it is there to be scored; then fill the window of hints again."""
     with metrics.step_seconds("claim"), resources.engine.begin() as conn:
-        do_not_wait_for_disk(conn)  # A claim that is lost was never made: its attempt is fenced off like any other.
+        # A claim that is lost was never made. The next one has the same attempt, but a chunk is closed only once.
+        do_not_wait_for_disk(conn)
         lease_s = resources.settings.lease_seconds
         claim = claim_chunk(conn, batch_id, chunk_no, lease_s=lease_s, worker=resources.worker)
     if claim is None:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import pytest
 import redis
 from celery import Celery
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
 from broker import hints as hints_module
 from broker.hints import Hint, Window, publish, publish_due
@@ -18,6 +19,7 @@ from settings import load_settings
 from tests.factories import add_batch, add_customers, add_request, add_upload, customer
 from tests.integration.broker.conftest import Messages
 from tests.integration.broker.contents import everything_in
+from tests.integration.db.concurrency import durable_by_default, waits_for_disk
 
 WINDOW = Window(chunks=8, chunks_of_batch=4, republish_s=30)
 CANARY = "canary-71c9"
@@ -57,6 +59,33 @@ def test_each_hint_goes_into_its_queue_once(four_due: Engine, producer: Celery, 
     (((prediction_id,),),) = messages(PREDICTIONS_QUEUE)
     assert isinstance(prediction_id, str)
     assert marks(four_due) == 4
+
+
+def test_whoever_asks_for_chunks_leaves_plans_and_requests_alone(
+    four_due: Engine, producer: Celery, messages: Messages
+) -> None:
+    assert publish_due(four_due, producer, WINDOW, chunks_only=True) == 2
+    assert messages("batches.high") == [["chunks", 0], ["chunks", 1]]
+    assert (messages("batches.low"), messages(PREDICTIONS_QUEUE)) == ([], [])
+    assert marks(four_due) == 2
+
+    assert publish_due(four_due, producer, WINDOW) == 2  # the others are still due
+
+
+def test_a_mark_does_not_wait_for_the_disk(four_due: Engine, producer: Celery, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[bool] = []
+
+    def due_chunks(conn: Connection, **window: Any) -> list[ChunkHint]:
+        waits.append(waits_for_disk(conn))
+        return real(conn, **window)
+
+    real = hints_module.due_chunks
+    monkeypatch.setattr(hints_module, "due_chunks", due_chunks)
+    with durable_by_default(four_due):
+        publish_due(four_due, producer, WINDOW)
+        with four_due.connect() as conn:
+            waits.append(waits_for_disk(conn))  # that transaction was the only one
+    assert waits == [False, True]
 
 
 @pytest.mark.parametrize("priority", Priority)

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from threading import Barrier
 from typing import TypeVar
 
-from sqlalchemy import Connection, Engine, text
+from sqlalchemy import Connection, Engine, event, text
 
 T = TypeVar("T")
 
@@ -42,6 +42,23 @@ def meanwhile(engine: Engine, job: Callable[[Connection], T]) -> Iterator[Future
 
     with ThreadPoolExecutor(1) as pool:
         yield pool.submit(run)
+
+
+@contextmanager
+def durable_by_default(engine: Engine) -> Iterator[None]:
+    """Let an engine's transactions wait for the disk unless they say otherwise, as they do in production and not in tests."""
+
+    def wait(conn: Connection) -> None:
+        conn.exec_driver_sql("SET LOCAL synchronous_commit = on")
+
+    event.listen(engine, "begin", wait)
+    yield
+    event.remove(engine, "begin", wait)
+
+
+def waits_for_disk(conn: Connection) -> bool:
+    """Whether the commit of this transaction will."""
+    return bool(conn.execute(text("SHOW synchronous_commit")).scalar_one() == "on")
 
 
 def wait_until_blocked(engine: Engine, n: int = 1) -> None:

@@ -15,13 +15,15 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from structlog.typing import EventDict
 
+from db.chunks import ChunkClaim, claim_chunk, close_chunk
 from db.engine import make_engine
-from db.errors import DatabaseUnavailable
+from db.errors import DatabaseUnavailable, FenceLost
 from db.models import register_model
 from schemas.states import BatchStatus, ChunkState
 from scoring.features import Code
 from scoring.model import ModelBundle
 from settings import Settings
+from tests.integration.db.concurrency import durable_by_default, waits_for_disk
 from tests.integration.workers import builders as b
 from tests.integration.workers.cutter import cutting
 from workers import chunk as chunk_module
@@ -106,6 +108,75 @@ def test_a_zombie_that_is_first_to_the_end_stores_nothing(resources: Resources, 
     assert b.stored_ids(ledger) == set()
     assert b.chunks_of(ledger, "b")[0].state == ChunkState.PENDING
     assert b.batch_of(ledger, "b").processed_customers == 0
+
+
+# A claim does not wait for the disk, so a crash of Postgres may undo it: then two attempts of one number meet.
+
+
+def undo_claim(engine: Engine) -> None:
+    """Put the chunk back to where it was before it was first claimed."""
+    with engine.begin() as conn:
+        conn.execute(text("UPDATE chunks SET state = 'pending', attempt = 0, lease_until = NULL, worker = NULL"))
+
+
+def test_a_worker_whose_claim_was_undone_stores_nothing_after_the_next_one(resources: Resources, ledger: Engine) -> None:
+    submit(ledger)
+    heir = dataclasses.replace(resources, worker="heir")
+
+    def be_undone() -> None:
+        undo_claim(ledger)
+        score_chunk(heir, "b", 0)
+
+    with b.during_score(resources, once(be_undone)):
+        score_chunk(resources, "b", 0)
+
+    (chunk,) = b.chunks_of(ledger, "b")
+    assert (chunk.state, chunk.attempt, chunk.worker) == (ChunkState.DONE, 1, "heir")
+    assert len(b.predictions_of(ledger, "b")) == 20
+    b.assert_reconciled(ledger, "b")
+
+
+def test_a_worker_whose_claim_was_undone_may_be_the_first_to_the_end(resources: Resources, ledger: Engine) -> None:
+    submit(ledger)
+    heirs: list[ChunkClaim | None] = []
+
+    def be_undone() -> None:
+        undo_claim(ledger)
+        with ledger.begin() as conn:
+            heirs.append(claim_chunk(conn, "b", 0, lease_s=60, worker="heir"))
+
+    with b.during_score(resources, once(be_undone)):
+        score_chunk(resources, "b", 0)
+
+    (heir,) = heirs
+    assert heir is not None
+    assert heir.attempt == 1
+    with ledger.connect() as conn, pytest.raises(FenceLost):
+        close_chunk(conn, heir)
+    assert len(b.predictions_of(ledger, "b")) == 20
+    b.assert_reconciled(ledger, "b")
+
+
+def test_a_claim_does_not_wait_for_the_disk_and_results_do(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waits: dict[str, bool] = {}
+
+    def watch(name: str) -> None:
+        real = getattr(chunk_module, name)
+
+        def watched(conn: Connection, *args: object, **kwargs: object) -> object:
+            waits[name] = waits_for_disk(conn)
+            return real(conn, *args, **kwargs)
+
+        monkeypatch.setattr(chunk_module, name, watched)
+
+    submit(ledger)
+    for name in ("claim_chunk", "store_predictions"):
+        watch(name)
+    with durable_by_default(resources.engine):
+        score_chunk(resources, "b", 0)
+    assert waits == {"claim_chunk": False, "store_predictions": True}
 
 
 # -- the lease
