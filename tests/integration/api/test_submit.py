@@ -10,8 +10,9 @@ from typing import Any
 import pytest
 from flask import Flask
 from flask.testing import FlaskClient
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 
+from api import inputs as inputs_module
 from db.batches import get_batch
 from intake.chunks import decode
 from tests.asking import (
@@ -41,6 +42,13 @@ def stored_ids(ledger: Engine, batch_id: str) -> list[str]:
             text("SELECT payload FROM chunk_inputs WHERE batch_id = :b ORDER BY chunk_no"), {"b": batch_id}
         ).scalars()
         return [name for payload in payloads for name in decode(bytes(payload))["customer_id"].to_pylist()]
+
+
+def sizes(ledger: Engine, batch_id: str) -> list[int]:
+    """Rows of a batch's chunks, in order."""
+    with ledger.connect() as conn:
+        found = conn.execute(text("SELECT n_rows FROM chunks WHERE batch_id = :b ORDER BY chunk_no"), {"b": batch_id})
+        return list(found.scalars())
 
 
 def post_json(client: FlaskClient, body: Any, **kwargs: Any) -> Any:
@@ -95,7 +103,7 @@ def test_ids_of_stored_customers(client: FlaskClient, ledger: Engine) -> None:
     assert (batch["source"], stored_ids(ledger, batch["batch_id"])) == ("customer_ids", ["C-1", "C-0"])
 
 
-@pytest.mark.parametrize("most", [0, 2])
+@pytest.mark.parametrize("most", [0, 1, 2])
 def test_a_filter_that_chooses_many_is_left_to_a_worker(
     client: FlaskClient, ledger: Engine, monkeypatch: pytest.MonkeyPatch, most: int
 ) -> None:
@@ -109,7 +117,11 @@ def test_a_filter_that_chooses_many_is_left_to_a_worker(
         assert (stored.filter, stored.planned_at) == ({"tenure_months": {"lt": 12}}, None)
 
 
-def test_few_customers_of_a_filter_are_chosen_at_once(client: FlaskClient, ledger: Engine) -> None:
+@pytest.mark.parametrize("most", [3, 4])
+def test_few_customers_of_a_filter_are_chosen_at_once(
+    client: FlaskClient, ledger: Engine, monkeypatch: pytest.MonkeyPatch, most: int
+) -> None:
+    monkeypatch.setattr("api.inputs.MAX_INLINE_ROWS", most)
     with ledger.begin() as conn:
         add_customers(conn, "C-1", "C-0", "C-2", tenure_months=3)
         add_customers(conn, "old", tenure_months=30)
@@ -118,6 +130,48 @@ def test_few_customers_of_a_filter_are_chosen_at_once(client: FlaskClient, ledge
     assert stored_ids(ledger, batch["batch_id"]) == ["C-0", "C-1", "C-2"]
     with ledger.connect() as conn:
         assert get_batch(conn, batch["batch_id"]).filter == {"tenure_months": {"lt": 12}}
+
+
+def test_a_filter_whose_customers_are_not_soon_found_is_left_to_a_worker(
+    client: FlaskClient, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with ledger.begin() as conn:
+        add_customers(conn, "C-0", tenure_months=3)
+    real = inputs_module.few_matching_ids
+
+    def hardly_look(conn: Connection, conditions: Any, *, most: int, within_s: float) -> bytes | None:
+        # The search takes twice as long as it may; the view goes with the transaction that is rolled back.
+        conn.execute(text(f"CREATE TEMP VIEW customers AS SELECT c.* FROM public.customers c, pg_sleep({2 * within_s})"))
+        return real(conn, conditions, most=most, within_s=within_s)
+
+    monkeypatch.setattr(inputs_module, "few_matching_ids", hardly_look)
+    batch = accepted(post_json(client, {"filter": {"tenure_months": {"lt": 12}}}))
+    assert batch["total_customers"] is None
+
+
+def test_the_customers_of_a_filter_are_cut_into_chunks(client: FlaskClient, ledger: Engine) -> None:
+    names = [f"C-{n:03}" for n in range(90)]
+    with ledger.begin() as conn:
+        add_customers(conn, *reversed(names), tenure_months=3)
+    batch = accepted(post_json(client, {"filter": {"tenure_months": 3}}))
+    assert stored_ids(ledger, batch["batch_id"]) == names
+    assert sizes(ledger, batch["batch_id"]) == [40, 40, 10]
+
+
+@pytest.mark.parametrize("awkward", ["a\nb", 'q"q', "NULL", "\\.", "\ufeffx", "\N{SNOWMAN}"])
+def test_a_filter_chooses_any_id(client: FlaskClient, ledger: Engine, awkward: str) -> None:
+    with ledger.begin() as conn:
+        add_customers(conn, awkward, tenure_months=3)
+    batch = accepted(post_json(client, {"filter": {"tenure_months": 3}}))
+    assert (batch["total_customers"], stored_ids(ledger, batch["batch_id"])) == (1, [awkward])
+
+
+def test_a_small_batch_is_shared_by_several_workers(
+    client: FlaskClient, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("intake.chunks._FEWEST_ROWS", 5)
+    batch = accepted(submit(client, as_csv([*customers(33), customer("C-99", age=7)]), query="?on_error=skip"))
+    assert sizes(ledger, batch["batch_id"]) == [9, 9, 9, 6]
 
 
 def test_a_filter_that_nobody_matches_is_refused(client: FlaskClient, ledger: Engine) -> None:
@@ -157,11 +211,7 @@ def test_a_long_list_of_customers_is_left_to_a_worker(client: FlaskClient, ledge
 
 def test_a_batch_is_cut_into_chunks(client: FlaskClient, ledger: Engine) -> None:
     batch = accepted(submit(client, as_csv(customers(90)), query="?priority=urgent"))
-    with ledger.connect() as conn:
-        sizes = conn.execute(
-            text("SELECT n_rows FROM chunks WHERE batch_id = :b ORDER BY chunk_no"), {"b": batch["batch_id"]}
-        ).scalars()
-        assert list(sizes) == [40, 40, 10]
+    assert sizes(ledger, batch["batch_id"]) == [40, 40, 10]
 
 
 def test_options_are_kept_and_answered(client: FlaskClient, ledger: Engine) -> None:
