@@ -29,10 +29,10 @@ from intake.read import CSV, NDJSON, PARQUET
 from intake.slices import Slice
 from schemas.states import BatchStatus, OnError
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Code
-from tests.factories import upload_of
 from scoring.table import ROW
 from tests.apps import application
 from tests.asking import PREFIX, accepted
+from tests.factories import upload_of
 from tests.integration.workers import builders as b
 from workers import plan as plan_module
 from workers import sources as sources_module
