@@ -6,7 +6,6 @@ import gzip
 import io
 import itertools
 import json
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
@@ -35,7 +34,6 @@ from tests.asking import PREFIX, accepted
 from tests.factories import upload_of
 from tests.integration.workers import builders as b
 from workers import plan as plan_module
-from workers import sources as sources_module
 from workers.chunk import score_chunk
 from workers.plan import validate_batch
 from workers.rescue import rescue_round
@@ -694,28 +692,20 @@ def test_a_cancel_after_the_last_row_still_counts(
 
 
 @pytest.mark.parametrize("stop", ["cancel", "fail"])
-def test_no_thread_reads_an_upload_whose_file_is_closed(
+def test_no_thread_reads_an_upload_on_whose_plan_has_ended(
     resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch, stop: str
 ) -> None:
-    reading: list[list[str]] = []
-
-    class Spool(tempfile.SpooledTemporaryFile[bytes]):
-        def __exit__(self, *error: Any) -> None:
-            reading.append([thread.name for thread in threading.enumerate() if thread.name.startswith("read-ahead")])
-            super().__exit__(*error)
-
     def cancel() -> None:
         with ledger.begin() as conn:
             cancel_batch(conn, "b")
 
-    monkeypatch.setattr(sources_module.tempfile, "SpooledTemporaryFile", Spool)
     monkeypatch.setattr(plan_module, "_PROGRESS_S", -1.0)
     submit(ledger, b.csv_of(b.rows_of(20_000)))
     read = at_slice(1, cancel if stop == "cancel" else b.failing(ZeroDivisionError()), monkeypatch)
     validate_batch(resources, "b")
 
     assert read == [1]
-    assert reading == [[]]
+    assert [thread.name for thread in threading.enumerate() if thread.name.startswith("read-ahead")] == []
     assert b.batch_of(ledger, "b").status is (BatchStatus.CANCELLED if stop == "cancel" else BatchStatus.QUEUED)
 
 
