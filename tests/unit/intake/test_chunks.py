@@ -53,7 +53,7 @@ def test_rows_that_come_in_pieces_are_cut_as_one_input(sizes: list[int], chunk_r
     cutter = Cutter(chunk_rows)
     pieces = slices_of(*sizes)
     chunks = [chunk for piece in pieces for chunk in cutter.add(piece.customers)]
-    assert {chunk.n_rows for chunk in chunks} <= {chunk_rows}, "only the end may make a smaller chunk"
+    assert [chunk.n_rows for chunk in chunks] == [chunk_rows] * (sum(sizes) // chunk_rows), "each as soon as it is complete"
     chunks += cutter.end()
     assert [decoded(chunk) for chunk in chunks] == [
         decoded(chunk) for chunk in cut(slices_of(sum(sizes)), chunk_rows=chunk_rows)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pyarrow import csv as arrow_csv
 
 from intake import references as module
 from intake.references import IdReader, parse_ids, references, row_numbers
@@ -90,6 +91,14 @@ def test_a_reader_that_has_ended_has_nothing_left() -> None:
     reader.end()
     reader.end()
     assert [table.to_pylist() for table in tables] == [[{ROW: 0, CUSTOMER_ID: "a"}]]
+
+
+@pytest.mark.parametrize("block_size", [7, 16, 50])
+def test_no_id_is_torn_where_arrow_ends_a_block(monkeypatch: pytest.MonkeyPatch, block_size: int) -> None:
+    small = arrow_csv.ReadOptions(column_names=[CUSTOMER_ID], use_threads=False, block_size=block_size)
+    monkeypatch.setattr(module, "_READ", small)
+    ids = [f"{n}\n{n}" for n in range(100)]
+    assert parse_ids(b"".join(as_postgres_copies(ids))).to_pylist() == ids
 
 
 def test_nobody_copied_is_no_id() -> None:
