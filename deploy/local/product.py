@@ -20,6 +20,7 @@ NEWS: Final = "news: "
 """Lines of the preparing job that begin like this are for the person at the terminal."""
 _PREPARE_TIMEOUT_S: Final = 600.0
 _BATCH_NICENESS: Final = "10"
+_STAND_BY_S: Final = "5"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,7 +61,9 @@ class Product:
 
     def interactive_worker(self, metrics: Port) -> Service:
         """Return the worker of single predictions, which never wait behind a batch."""
-        return self._worker("interactive-worker", ["-n", "interactive@%h", "-P", "solo", "-Q", PREDICTIONS_QUEUE], metrics)
+        argv = ["-n", "interactive@%h", "-P", "solo", "-Q", PREDICTIONS_QUEUE]
+        # Its rescuer shares the interpreter with the scoring, and stands by for the batch worker's, which looks each second.
+        return self._worker("interactive-worker", argv, metrics, env={"RESCUE_INTERVAL_SECONDS": _STAND_BY_S})
 
     def flower(self, port: Port, login: str) -> Service:
         """Return the live view of the workers; `login` is ``user:password``."""
