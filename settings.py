@@ -26,8 +26,6 @@ RESERVED: Final = (
     "JWT_ALGORITHM",
     "RATE_LIMIT_REQUESTS_PER_MINUTE",
     "BATCH_RATE_LIMIT_PER_MINUTE",
-    "CACHE_TTL_SECONDS",
-    "PREDICTION_CACHE_ENABLED",
     "WEBHOOK_TIMEOUT_SECONDS",
     "WEBHOOK_RETRY_ATTEMPTS",
 )
@@ -80,6 +78,10 @@ class Settings:
     high_risk_threshold: float | None
     """Where the risk bands end, all three or none; None leaves it to the model's bundle."""
     prediction_timeout_seconds: float
+    prediction_cache_enabled: bool
+    """Whether the worker of single predictions keeps scores for a while; see docs/decisions.md for what that is worth."""
+    cache_ttl_seconds: float
+    """How long it keeps one."""
 
     inline_max_bytes: int
     """Bodies up to this size are validated while the client waits; larger ones by a worker."""
@@ -193,6 +195,8 @@ def _models(env: Env) -> dict[str, Any]:
         "medium_risk_threshold": env.float("MEDIUM_RISK_THRESHOLD", None),
         "high_risk_threshold": env.float("HIGH_RISK_THRESHOLD", None),
         "prediction_timeout_seconds": env.float("PREDICTION_TIMEOUT_SECONDS", 5.0, validate=_POSITIVE),
+        "prediction_cache_enabled": env.bool("PREDICTION_CACHE_ENABLED", False),
+        "cache_ttl_seconds": env.float("CACHE_TTL_SECONDS", 300.0, validate=_POSITIVE),
     }
 
 

@@ -68,6 +68,7 @@ class Scorer:
     ) -> None:
         manifest = bundle.manifest
         self.version: Final = manifest.version
+        self.sha256: Final = bundle.sha256
         self.thresholds: Final = thresholds or manifest.thresholds
         self._calibration = manifest.calibration
         self._engine: Engine = engine or LightGBMEngine(bundle.model_text, num_threads=num_threads)
@@ -78,17 +79,21 @@ class Scorer:
         return self.score_matrix(matrix_of(customers))
 
     def score_matrix(self, matrix: NDArray[np.float64]) -> Scores:
-        """Score a feature matrix of shape (n, 15), C order.
+        """Score a feature matrix of shape (n, 15), C order; see `churn_probability` for its errors."""
+        return self.banded(self.churn_probability(matrix))
+
+    def banded(self, probability: NDArray[np.float64]) -> Scores:
+        """Complete calibrated churn probabilities of shape (n,), such as this model's, with band and confidence."""
+        return Scores(probability, categorise(probability, self.thresholds), np.maximum(probability, 1.0 - probability))
+
+    def churn_probability(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Calibrated churn probabilities of a feature matrix of shape (n, 15), C order.
 
         Raises
         ------
         ModelError
             If the booster returns anything but a number in [0, 1]: NaN would sort into the highest band unnoticed.
         """
-        probability = self._probability(matrix)
-        return Scores(probability, categorise(probability, self.thresholds), np.maximum(probability, 1.0 - probability))
-
-    def _probability(self, matrix: NDArray[np.float64]) -> NDArray[np.float64]:
         raw = self._engine.predict(matrix)
         if not ((raw >= 0.0) & (raw <= 1.0)).all():
             raise ModelError(f"model {self.version} returned a probability that is not a number in [0, 1]")
@@ -96,7 +101,7 @@ class Scorer:
 
     def _check_reference(self, bundle: ModelBundle) -> None:
         reference = bundle.manifest.reference
-        difference = np.abs(self._probability(reference.matrix) - reference.churn_probability).max(initial=0.0)
+        difference = np.abs(self.churn_probability(reference.matrix) - reference.churn_probability).max(initial=0.0)
         if not difference <= REFERENCE_TOLERANCE:
             raise BundleMismatch(
                 f"model {self.version} scores its reference rows {difference:.3g} away from the scores it was saved with; "

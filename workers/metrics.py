@@ -30,6 +30,7 @@ _LOADED: Final = Counter(
     ["model_version", "engine", "fallback"],
 )
 
+_CACHE: Final = Counter("churn_prediction_cache", "Single predictions whose score was kept (hit) or not (miss).", ["outcome"])
 
 _inside: ContextVar[float] = ContextVar("inside", default=0.0)
 """Seconds that the steps inside the one that is open have taken."""
@@ -38,6 +39,12 @@ _inside: ContextVar[float] = ContextVar("inside", default=0.0)
 def model_loaded(model_version: str, engine: str, *, fallback: str) -> None:
     """Count a model made ready to score; `fallback` is blank where nothing stood in the compiled engine's way."""
     _LOADED.labels(model_version, engine, fallback).inc()
+
+
+def cache_looked_up(*, hits: int, misses: int) -> None:
+    """Count the single predictions of one look into the cache of scores."""
+    _CACHE.labels("hit").inc(hits)
+    _CACHE.labels("miss").inc(misses)
 
 
 def inference_seconds() -> AbstractContextManager[object]:

@@ -27,6 +27,7 @@ from scoring.risk import RiskThresholds
 from scoring.score import Scorer
 from settings import Settings
 from workers import metrics
+from workers.cache import ScoreCache
 
 _MODELS_KEPT: Final = 3
 
@@ -41,6 +42,8 @@ class Resources:
     ----------
     worker : str
         This process's name in the ledger.
+    cache : ScoreCache or None
+        Scores of single predictions; None where the settings leave them to the model.
     """
 
     settings: Settings
@@ -49,6 +52,7 @@ class Resources:
     redis: redis.Redis
     window: Window
     worker: str
+    cache: ScoreCache | None = None
     _scorers: OrderedDict[str, Scorer] = field(default_factory=OrderedDict)
 
     def scorer(self, version: str) -> Scorer:
@@ -120,6 +124,7 @@ def make_resources(settings: Settings, *, process: int) -> Resources:
         redis=make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds),
         window=Window.of(settings),
         worker=f"{socket.gethostname()}:{process}",
+        cache=ScoreCache(ttl_s=settings.cache_ttl_seconds) if settings.prediction_cache_enabled else None,
     )
 
 

@@ -30,6 +30,7 @@ from db.requests import (
 from scoring.errors import ModelError, Transient
 from scoring.features import Code
 from scoring.risk import RISK_CATEGORIES
+from scoring.score import Scorer, Scores
 from workers import metrics
 from workers.resources import Resources
 from workers.stored import table_of
@@ -87,8 +88,7 @@ def _score_claimed(resources: Resources, version: str, claims: list[RequestClaim
     present = [claim for claim in claims if claim.id in customers]
     if not present:
         return set(), claims
-    with metrics.inference_seconds():
-        scores = scorer.score(table_of([customers[claim.id] for claim in present]))
+    scores = _scores_of(resources, scorer, [customers[claim.id] for claim in present])
     scored = [
         ScoredRequest(claim, float(probability), float(confidence), RISK_CATEGORIES[int(risk)])
         for claim, probability, confidence, risk in zip(
@@ -104,6 +104,13 @@ def _score_claimed(resources: Resources, version: str, claims: list[RequestClaim
     if lost:
         _log.warning("predictions not stored: deleted customers or other attempts", prediction_ids=[str(c.id) for c in lost])
     return stored, lost
+
+
+def _scores_of(resources: Resources, scorer: Scorer, customers: Sequence[Mapping[str, Any]]) -> Scores:
+    if resources.cache is not None:
+        return resources.cache.score(scorer, table_of(customers))
+    with metrics.inference_seconds():
+        return scorer.score(table_of(customers))
 
 
 def _customers_of(resources: Resources, claims: Iterable[RequestClaim]) -> dict[int, Mapping[str, Any]]:

@@ -69,6 +69,21 @@ def test_thresholds_are_set_all_or_none() -> None:
     assert load_settings(REQUIRED).low_risk_threshold is None
 
 
+def test_the_cache_of_scores_is_off_unless_asked_for() -> None:
+    assert not load_settings(REQUIRED).prediction_cache_enabled
+    read = load_settings(REQUIRED | {"PREDICTION_CACHE_ENABLED": "true", "CACHE_TTL_SECONDS": "60"})
+    assert (read.prediction_cache_enabled, read.cache_ttl_seconds, read.unserved) == (True, 60.0, ())
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("CACHE_TTL_SECONDS", v) for v in ("0", "-1", "nan", "inf", "soon")] + [("PREDICTION_CACHE_ENABLED", "maybe")],
+)
+def test_a_cache_that_could_not_be_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load_settings(REQUIRED | {name: value})
+
+
 def test_a_blank_value_means_the_default() -> None:
     assert load_settings(REQUIRED | {"PORT": ""}).port == 8001
 
@@ -94,7 +109,7 @@ def test_protection_that_is_switched_off_does_not() -> None:
 
 
 def test_other_reserved_names_are_reported() -> None:
-    assert load_settings(REQUIRED | {"CACHE_TTL_SECONDS": "60"}).unserved == ("CACHE_TTL_SECONDS",)
+    assert load_settings(REQUIRED | {RESERVED[0]: "1"}).unserved == (RESERVED[0],)
     assert not set(RESERVED) & set(example_values())
 
 

@@ -414,6 +414,117 @@ class TestGroups:
         score_customers(resources, [2**40])
 
 
+class TestCache:
+    """A score that was kept spares the model's call, and nothing else of a prediction."""
+
+    @pytest.fixture
+    def caching(self, settings: Settings) -> Iterator[Resources]:
+        """A process that keeps scores."""
+        made = make_resources(dataclasses.replace(settings, prediction_cache_enabled=True), process=2)
+        yield made
+        made.close()
+
+    def test_a_hit_is_stored_and_told_like_any_prediction(
+        self, caching: Resources, resources: Resources, ledger: Engine, listener: Replies
+    ) -> None:
+        values = {"income": None, "age": None}
+        asked = [request(ledger, name, customer(name, **values)) for name in ("C-1", "C-2", "C-1")]
+        plain = request(ledger, "D", customer("D", **values))
+        listener.expect(asked)
+        with model_calls(caching) as rows:
+            for prediction_id in asked:
+                score_customers(caching, [prediction_id])
+        score_customers(resources, [plain])
+
+        assert rows == [1]
+        expected = prediction(ledger, plain)
+        for prediction_id, name in zip(asked, ("C-1", "C-2", "C-1"), strict=True):
+            found = prediction(ledger, prediction_id)
+            assert (found.customer_id, found.attempt, found.model_version) == (name, 1, b.MODEL)
+            assert (found.churn_probability, found.confidence_score) == (expected.churn_probability, expected.confidence_score)
+            assert found.risk_category == expected.risk_category
+            assert is_gone(ledger, prediction_id)
+            assert listener.wait(prediction_id, timeout_s=1)
+
+    def test_equal_customers_of_a_group_are_each_stored_once(self, caching: Resources, ledger: Engine) -> None:
+        asked = [request(ledger, name, customer(name)) for name in ("C-1", "C-2")]
+        for _ in range(2):
+            score_customers(caching, asked)
+        first, second = (prediction(ledger, prediction_id) for prediction_id in asked)
+        assert (first.customer_id, second.customer_id) == ("C-1", "C-2")
+        assert first.churn_probability == second.churn_probability
+        with ledger.connect() as conn:
+            assert conn.execute(text("SELECT count(*) FROM prediction_history")).scalar_one() == 2
+
+    def test_a_stored_customer_whose_value_changed_is_scored_anew(self, caching: Resources, ledger: Engine) -> None:
+        score_customers(caching, [request(ledger, "C", customer("C", tenure_months=1))])
+        before = request(ledger, "C")
+        score_customers(caching, [before])
+        with model_calls(caching) as rows:
+            score_customers(caching, [request(ledger, "C", customer("C", tenure_months=70))])
+            after = request(ledger, "C")
+            score_customers(caching, [after])
+        assert rows == [1]
+        assert prediction(ledger, before).churn_probability != prediction(ledger, after).churn_probability
+
+    def test_each_model_keeps_its_own_scores(self, caching: Resources, ledger: Engine, bundles: dict[str, ModelBundle]) -> None:
+        customers = b.customers_of(1)
+        with ledger.begin() as conn:
+            b.store_customers(conn, customers)
+        (customer_id,) = b.ids_of(customers)
+        for model in (b.MODEL, b.CALIBRATED) * 2:
+            prediction_id = request(ledger, customer_id, model=model)
+            score_customers(caching, [prediction_id])
+            bundle = bundles[model]
+            expected = bundle.manifest.calibration.apply(b.booster_predictions(bundle.model_text, customers))
+            found = prediction(ledger, prediction_id)
+            np.testing.assert_allclose(found.churn_probability, expected[0], rtol=0, atol=1e-12)
+            assert found.model_version == model
+
+    def test_a_kept_score_does_not_bring_a_deleted_customer_back(self, caching: Resources, ledger: Engine) -> None:
+        score_customers(caching, [request(ledger, "C", customer("C"))])
+        prediction_id = request(ledger, "C")
+        with ledger.begin() as conn:
+            delete_customer(conn, "C", keep_history=True)
+        score_customers(caching, [prediction_id])
+        assert waiting(ledger, prediction_id).error_code == Code.CUSTOMER_NOT_FOUND
+
+    def test_batches_neither_read_nor_fill_it(self, caching: Resources, ledger: Engine) -> None:
+        with ledger.begin() as conn:
+            b.submit_customers(conn, "b", b.customers_of(20))
+        b.work_off(caching)
+        assert caching.cache is not None
+        assert len(caching.cache) == 0
+
+    def test_it_keeps_scores_as_long_as_the_settings_say(self, settings: Settings, ledger: Engine) -> None:
+        changed = dataclasses.replace(settings, prediction_cache_enabled=True, cache_ttl_seconds=1e-9)
+        with closing(make_resources(changed, process=2)) as made, model_calls(made) as rows:
+            for _ in range(2):
+                score_customers(made, [request(ledger, "C", customer("C"))])
+        assert rows == [1, 1]
+
+    def test_it_is_off_unless_the_settings_ask_for_it(self, resources: Resources, ledger: Engine) -> None:
+        with model_calls(resources) as rows:
+            for _ in range(2):
+                score_customers(resources, [request(ledger, "C", customer("C"))])
+        assert (resources.cache, rows) == (None, [1, 1])
+
+
+@contextmanager
+def model_calls(resources: Resources) -> Iterator[list[int]]:
+    """Yield a list that grows by a number of rows with each call of the model."""
+    scorer = resources.scorer(b.MODEL)
+    real, rows = scorer.churn_probability, list[int]()
+
+    def counted(matrix: np.ndarray) -> np.ndarray:
+        rows.append(len(matrix))
+        return real(matrix)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "churn_probability", counted)
+        yield rows
+
+
 @contextmanager
 def failing_for(resources: Resources, customer_id: str) -> Iterator[None]:
     """A model that fails whenever it is asked about one customer."""
