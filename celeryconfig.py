@@ -93,7 +93,7 @@ def _queues() -> list[Queue]:
     """A queue a priority, and that of single predictions.
 
     The latter's hints are not kept in Redis until they are acknowledged: that would happen as soon as their task starts anyway,
-    and the ledger knows what was lost. It spares each two round trips.
+    and the ledger knows what was lost. It spares each a round trip.
     """
     batches = [Queue(name, _EXCHANGE, routing_key=name) for name in BATCH_QUEUES]
     return [*batches, Queue(PREDICTIONS_QUEUE, _EXCHANGE, routing_key=PREDICTIONS_QUEUE, no_ack=True)]
