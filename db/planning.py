@@ -68,7 +68,7 @@ _STORE_CHUNKS = text("""
     SELECT :batch_id, * FROM unnest(CAST(:chunk_nos AS int[]), CAST(:first_rows AS int[]), CAST(:sizes AS int[]))
 """)
 
-_CHUNKS_AT_ONCE: Final = 8
+_CHUNKS_AT_ONCE: Final = 4
 
 _CLAIM = text("""
     UPDATE batch_jobs

@@ -37,7 +37,7 @@ class Limits:
 
     max_rows: int = 10_000_000
     max_decompressed_bytes: int = 8 * 2**30
-    max_row_bytes: int = 2**20
+    max_row_bytes: int = 2**19
     parquet_memory_bytes: int = 2 * 2**30
 
 

@@ -223,7 +223,7 @@ def test_other_formats_are_recognised(magic: bytes, word: str) -> None:
 def test_a_cell_of_ten_megabytes_is_refused() -> None:
     error = refusal(csv_of([*many(2), customer(customer_id="x" * 10_000_000)]))
     assert error.code == "cell_too_large"
-    assert "1,048,576 bytes" in error.detail
+    assert "524,288 bytes" in error.detail
 
 
 def test_a_quote_that_is_never_closed_is_refused() -> None:
