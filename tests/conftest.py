@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
@@ -22,6 +23,9 @@ TEMPLATE: Final = "churn_template"
 """The migrated database that each test module gets a copy of."""
 
 _numbers = count(1)
+
+# A shell has what it starts in the background ignore SIGINT, and so would the processes that tests end by Ctrl-C: for ever.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")

@@ -63,6 +63,11 @@ def test_only_single_predictions_are_not_kept_until_they_are_acknowledged(config
     assert [queue.name for queue in config["task_queues"] if queue.no_ack] == [PREDICTIONS_QUEUE]
 
 
+def test_only_single_predictions_are_acknowledged_after_their_score(settings: Settings) -> None:
+    annotations = worker_config(settings)["task_annotations"]
+    assert [task for task, options in annotations.items() if options.get("acks_late")] == [SCORE_CUSTOMERS]
+
+
 def test_nothing_is_told_of_a_hint_that_was_only_sent(config: dict[str, Any]) -> None:
     assert config["task_send_sent_event"] is False
 
