@@ -19,6 +19,9 @@ _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 # Any constant will do: it only has to be the same in every process that migrates.
 _MIGRATION_LOCK: Final = 0x436875726E  # "Churn"
 
+_SERVES_TABLE: Final = text("SELECT to_regclass('schema_serves')")
+_SERVES: Final = text("SELECT EXISTS (SELECT FROM schema_serves WHERE revision = :revision)")
+
 
 def expected_revision() -> str:
     """The newest revision that this code holds."""
@@ -33,7 +36,7 @@ def current_revision(conn: Connection) -> str | None:
 
 
 def check_revision(engine: Engine) -> None:
-    """Refuse a database that stands at another revision than this code's.
+    """Refuse a database that does not serve this code: it must stand at its revision, or at a later one that says it still does.
 
     Raises
     ------
@@ -42,10 +45,10 @@ def check_revision(engine: Engine) -> None:
     """
     with engine.connect() as conn:
         found, expected = current_revision(conn), expected_revision()
+        if found == expected or (found is not None and _still_serves(conn, expected)):
+            return
     if found is None:
         raise SchemaMismatch(f"the database is empty, but this version needs revision {expected}: run `churn migrate up`")
-    if found == expected:
-        return
     known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
     remedy = (
         "run `churn migrate up`"
@@ -53,6 +56,13 @@ def check_revision(engine: Engine) -> None:
         else "it was migrated by a newer version: deploy that version, or go back with its `churn migrate down`"
     )
     raise SchemaMismatch(f"the database stands at revision {found}, but this version needs {expected}: {remedy}")
+
+
+def _still_serves(conn: Connection, revision: str) -> bool:
+    """Whether a later schema is meant for code of this revision too; see the migration that makes `schema_serves`."""
+    if conn.execute(_SERVES_TABLE).scalar_one() is None:
+        return False
+    return bool(conn.execute(_SERVES, {"revision": revision}).scalar_one())
 
 
 def upgrade(url: str, revision: str = "head") -> None:

@@ -90,18 +90,39 @@ def test_an_empty_database_is_refused(bare: Engine) -> None:
 
 def test_an_older_database_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schema, "expected_revision", lambda: "9999")
-    with pytest.raises(SchemaMismatch, match="stands at revision 0001, but this version needs 9999: run `churn migrate up`"):
+    with pytest.raises(SchemaMismatch, match="stands at revision 0004, but this version needs 9999: run `churn migrate up`"):
         check_revision(engine)
 
 
-def test_a_newer_database_is_refused(bare: Engine, empty_postgres_url: str) -> None:
-    upgrade(empty_postgres_url)
+def test_a_newer_database_that_does_not_serve_this_code_is_refused(bare: Engine, empty_postgres_url: str) -> None:
+    upgrade(empty_postgres_url, "0001")
     _stamp(bare, "9999")
     try:
         with pytest.raises(SchemaMismatch, match=r"stands at revision 9999, .* by a newer version: deploy that version"):
             check_revision(bare)
     finally:
+        _stamp(bare, "0001")
+
+
+def test_a_later_schema_that_serves_this_code_is_accepted_until_it_is_contracted(
+    bare: Engine, empty_postgres_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    upgrade(empty_postgres_url)
+    _stamp(bare, "9999")
+    try:
+        check_revision(bare)
+        with bare.begin() as conn:
+            conn.execute(text("DELETE FROM schema_serves WHERE revision = :mine"), {"mine": expected_revision()})
+        with pytest.raises(SchemaMismatch, match=r"stands at revision 9999, .* by a newer version"):
+            check_revision(bare)
+    finally:
         _stamp(bare, expected_revision())
+        downgrade(empty_postgres_url, "base")
+
+
+def test_every_migration_says_whom_it_serves(engine: Engine) -> None:
+    with engine.connect() as conn:
+        assert expected_revision() in conn.execute(text("SELECT revision FROM schema_serves")).scalars().all()
 
 
 @pytest.mark.parametrize(
