@@ -36,7 +36,7 @@ def current_revision(conn: Connection) -> str | None:
 
 
 def check_revision(engine: Engine) -> None:
-    """Refuse a database that does not serve this code: it must stand at its revision, or at a later one that says it still does.
+    """Refuse a database that does not serve this code: it stands at its revision, or at a later one that says it still does.
 
     Raises
     ------
