@@ -97,6 +97,11 @@ class Settings:
     rescue_interval_seconds: float
     dispatch_window: int
     batch_window: int
+    team_window: int
+    """Chunks of one team that may be under way at once; 0 means as many as of all."""
+    max_backlog_customers: int
+    max_open_batches: int
+    """From so much waiting work on no further batch is accepted."""
 
     prometheus_multiproc_dir: str
     worker_metrics_port: int
@@ -214,12 +219,16 @@ def _ledger(env: Env) -> dict[str, Any]:
     return {
         "chunk_rows": env.int("CHUNK_ROWS", 25_000, validate=Range(1, 1_000_000)),
         "lease_seconds": env.float("LEASE_SECONDS", 60.0, validate=_POSITIVE),
-        "max_attempts": env.int("MAX_ATTEMPTS", 4, validate=Range(1)),
+        # Two at a chunk of which nothing is known, and at least one to take it apart.
+        "max_attempts": env.int("MAX_ATTEMPTS", 4, validate=Range(3)),
         "republish_after_seconds": env.float("REPUBLISH_AFTER_SECONDS", 30.0, validate=_POSITIVE),
         "rescue_interval_seconds": env.float("RESCUE_INTERVAL_SECONDS", 1.0, validate=_POSITIVE),
         # Fewer than one chunk a priority would leave the lowest without any.
         "dispatch_window": env.int("DISPATCH_WINDOW", 8, validate=Range(4)),
         "batch_window": env.int("BATCH_WINDOW", 4, validate=Range(1)),
+        "team_window": env.int("TEAM_WINDOW", 0, validate=Range(0)),
+        "max_backlog_customers": env.int("MAX_BACKLOG_CUSTOMERS", 100_000_000, validate=Range(1)),
+        "max_open_batches": env.int("MAX_OPEN_BATCHES", 2_000, validate=Range(1)),
     }
 
 

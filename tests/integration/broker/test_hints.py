@@ -21,7 +21,7 @@ from tests.integration.broker.conftest import Messages
 from tests.integration.broker.contents import everything_in
 from tests.integration.db.concurrency import durable_by_default, waits_for_disk
 
-WINDOW = Window(chunks=8, chunks_of_batch=4, republish_s=30)
+WINDOW = Window(chunks=8, chunks_of_batch=4, chunks_of_team=8, republish_s=30)
 CANARY = "canary-71c9"
 
 
@@ -195,4 +195,4 @@ def test_the_window_follows_the_settings() -> None:
             "REPUBLISH_AFTER_SECONDS": "7",
         }
     )
-    assert Window.of(settings) == Window(chunks=5, chunks_of_batch=3, republish_s=7.0)
+    assert Window.of(settings) == Window(chunks=5, chunks_of_batch=3, chunks_of_team=5, republish_s=7.0)

@@ -455,9 +455,7 @@ def test_a_retry_scores_the_failed_rows_of_an_upload(resources: Resources, ledge
     with ledger.begin() as conn:
         b.submit_customers(conn, "parent", customers, chunk_rows=20)
     score_chunk(resources, "parent", 0)
-    hasty = b.with_settings(resources, max_attempts=1)
-    with b.during_score(resources, b.failing(ValueError("boom"))):
-        score_chunk(hasty, "parent", 1)
+    b.fail_chunk(resources, "parent", 1)
     score_chunk(resources, "parent", 2)
     with ledger.begin() as conn:
         b.submit_retry(conn, "b", "parent")
@@ -494,9 +492,10 @@ def test_a_retry_scores_the_failed_rows_of_a_batch_by_reference(resources: Resou
             delete_customer(conn, ids[3], keep_history=True)
             delete_customer(conn, ids[4], keep_history=True)
     score_chunk(resources, "parent", 0)
-    hasty = b.with_settings(resources, max_attempts=1)
-    with b.during_score(resources, b.failing(ValueError("boom")) if reason == "failed" else lambda: None):
-        score_chunk(hasty, "parent", 1)
+    if reason == "failed":
+        b.fail_chunk(resources, "parent", 1)
+    else:
+        score_chunk(resources, "parent", 1)
     assert b.batch_of(ledger, "parent").status is BatchStatus.PARTIAL
     with ledger.begin() as conn:
         b.store_customers(conn, customers)
