@@ -64,6 +64,8 @@ class Settings:
     database_url: str = field(repr=False)
     database_pool_size: int
     database_max_overflow: int
+    database_timeout_seconds: float
+    """What a statement of the API may take."""
     redis_url: str = field(repr=False)
     broker_timeout_seconds: float
 
@@ -184,6 +186,7 @@ def _stores(env: Env) -> dict[str, Any]:
         "database_url": env.str("DATABASE_URL", validate=_begins_with(_POSTGRES_SCHEMES)),
         "database_pool_size": env.int("DATABASE_POOL_SIZE", 5, validate=Range(1)),
         "database_max_overflow": env.int("DATABASE_MAX_OVERFLOW", 5, validate=Range(0)),
+        "database_timeout_seconds": env.float("DATABASE_TIMEOUT_SECONDS", 15.0, validate=_POSITIVE),
         "redis_url": env.str("REDIS_URL", validate=_begins_with(_REDIS_SCHEMES)),
         "broker_timeout_seconds": env.float("BROKER_TIMEOUT_SECONDS", 1.0, validate=_POSITIVE),
     }

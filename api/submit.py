@@ -16,7 +16,7 @@ from api.errors import MalformedRequest, Unprocessable
 from api.inputs import Input, LaterInput, input_of
 from api.resources import Resources
 from db.batches import Batch, NewBatch, get_batch, submit_batch
-from db.errors import Conflict, NotFound
+from db.errors import Conflict, DatabaseUnavailable, NotFound
 from db.idempotency import keep_key, replayed_batch
 from db.models import current_model, get_model
 from db.retry import count_retryable
@@ -124,8 +124,24 @@ def _store(
         if earlier is None:
             raise
         return earlier
+    except DatabaseUnavailable:
+        # The connection may have broken after Postgres committed; only Postgres knows.
+        committed = _committed(resources, batch_id, request_id)
+        if committed is None:
+            raise
+        batch = committed
     resources.publisher.nudge()
     return Submitted(batch, replayed=False)
+
+
+def _committed(resources: Resources, batch_id: str, request_id: str) -> Batch | None:
+    """The batch of this very request, if it was stored; another request may have taken a batch_id of the client's choice."""
+    try:
+        with resources.engine.connect() as conn:
+            batch = get_batch(conn, batch_id)
+    except (NotFound, DatabaseUnavailable):
+        return None
+    return batch if batch.request_id == request_id else None
 
 
 def _new_batch(conn: Connection, batch_id: str, what: Input, options: Mapping[str, Any], request_id: str) -> NewBatch:

@@ -118,7 +118,8 @@ def make_resources(settings: Settings, *, process: int) -> Resources:
             pool_size=2,
             max_overflow=1,
             application_name="churn-worker",
-            statement_timeout_s=settings.lease_seconds,
+            # Well within the lease and the task's limits: a Postgres that hangs must not look like a chunk that does.
+            statement_timeout_s=settings.lease_seconds / 2,
         ),
         producer=make_producer(settings),
         redis=make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds),
