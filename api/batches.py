@@ -67,7 +67,7 @@ _KEY: Final = {
     _413="The body is too large.",
     _415="A content type or encoding that is not read here.",
     _422="The options or the rows are not valid; every bad row is named.",
-    _503="Postgres is away.",
+    _503="Postgres is away, or so much work waits that no more is accepted now.",
 )
 def post_batch() -> Response:
     """Submit a batch.

@@ -23,9 +23,9 @@ from schemas.states import BatchStatus, ChunkState
 from scoring.features import Code
 from scoring.model import ModelBundle
 from settings import Settings
+from tests.integration.cutter import cutting
 from tests.integration.db.concurrency import durable_by_default, waits_for_disk
 from tests.integration.workers import builders as b
-from tests.integration.workers.cutter import cutting
 from workers import chunk as chunk_module
 from workers.chunk import score_chunk
 from workers.rescue import rescue_round

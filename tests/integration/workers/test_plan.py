@@ -34,8 +34,8 @@ from settings import Settings
 from tests.apps import application
 from tests.asking import PREFIX, accepted
 from tests.factories import upload_of
+from tests.integration.cutter import cutting
 from tests.integration.workers import builders as b
-from tests.integration.workers.cutter import cutting
 from workers import plan as plan_module
 from workers import sources as sources_module
 from workers.chunk import score_chunk

@@ -18,8 +18,8 @@ from schemas.states import BatchStatus, ChunkState
 from scoring.features import Code
 from scoring.score import Scores
 from scoring.table import ROW
+from tests.integration.cutter import cutting
 from tests.integration.workers import builders as b
-from tests.integration.workers.cutter import cutting
 from workers import chunk as chunk_module
 from workers import poison
 from workers.chunk import score_chunk

@@ -29,8 +29,8 @@ from scoring.score import Scores
 from settings import Settings
 from tests.factories import add_model, add_request, customer
 from tests.integration.broker.contents import everything_in
+from tests.integration.cutter import cutting
 from tests.integration.workers import builders as b
-from tests.integration.workers.cutter import cutting
 from workers.rescue import rescue_round
 from workers.resources import Resources, make_resources
 from workers.single import score_customers
