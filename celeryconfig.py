@@ -14,8 +14,6 @@ PLAN_TIME_LIMIT_S: Final = 3600
 
 _EXCHANGE: Final = Exchange("churn", type="direct")
 
-_VISIBILITY_TIMEOUT_S: Final = 2 * PLAN_TIME_LIMIT_S
-
 
 def producer_config(settings: Settings) -> dict[str, Any]:
     """For processes that publish: a frozen or missing Redis costs at most about two broker timeouts, then an error."""
@@ -25,7 +23,7 @@ def producer_config(settings: Settings) -> dict[str, Any]:
         "broker_connection_timeout": timeout_s,
         "task_publish_retry": False,
         "broker_transport_options": {
-            **_transport(),
+            **_transport(settings),
             "socket_timeout": timeout_s,
             "socket_connect_timeout": timeout_s,
             "retry_on_timeout": False,
@@ -63,7 +61,7 @@ def worker_config(settings: Settings) -> dict[str, Any]:
             VALIDATE_BATCH: {"soft_time_limit": PLAN_TIME_LIMIT_S - 60, "time_limit": PLAN_TIME_LIMIT_S},
         },
         "broker_transport_options": {
-            **_transport(),
+            **_transport(settings),
             "queue_order_strategy": "workers.fairness:SharedPriority",
             # Longer than the one second for which kombu's BRPOP waits, so that an idle queue is no error.
             "socket_timeout": 10,
@@ -101,6 +99,8 @@ def _queues() -> list[Queue]:
     return [*batches, Queue(PREDICTIONS_QUEUE, _EXCHANGE, routing_key=PREDICTIONS_QUEUE, no_ack=True)]
 
 
-def _transport() -> dict[str, Any]:
+def _transport(settings: Settings) -> dict[str, Any]:
+    # A hint that Redis delivers a second time while its task runs is dropped by the claim, but better not sent.
+    visibility_s = 2 * max(PLAN_TIME_LIMIT_S, settings.lease_seconds)
     # One list a queue: our queues are the priorities, so kombu's emulation of more inside each would only add keys to poll.
-    return {"visibility_timeout": _VISIBILITY_TIMEOUT_S, "priority_steps": [0], "socket_keepalive": True}
+    return {"visibility_timeout": visibility_s, "priority_steps": [0], "socket_keepalive": True}

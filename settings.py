@@ -64,6 +64,8 @@ class Settings:
     database_url: str = field(repr=False)
     database_pool_size: int
     database_max_overflow: int
+    database_timeout_seconds: float
+    """What a statement of the API may take."""
     redis_url: str = field(repr=False)
     broker_timeout_seconds: float
 
@@ -97,6 +99,11 @@ class Settings:
     rescue_interval_seconds: float
     dispatch_window: int
     batch_window: int
+    team_window: int
+    """Chunks of one team that may be under way at once; 0 means as many as of all."""
+    max_backlog_customers: int
+    max_open_batches: int
+    """From so much waiting work on no further batch is accepted."""
 
     prometheus_multiproc_dir: str
     worker_metrics_port: int
@@ -179,6 +186,7 @@ def _stores(env: Env) -> dict[str, Any]:
         "database_url": env.str("DATABASE_URL", validate=_begins_with(_POSTGRES_SCHEMES)),
         "database_pool_size": env.int("DATABASE_POOL_SIZE", 5, validate=Range(1)),
         "database_max_overflow": env.int("DATABASE_MAX_OVERFLOW", 5, validate=Range(0)),
+        "database_timeout_seconds": env.float("DATABASE_TIMEOUT_SECONDS", 15.0, validate=_POSITIVE),
         "redis_url": env.str("REDIS_URL", validate=_begins_with(_REDIS_SCHEMES)),
         "broker_timeout_seconds": env.float("BROKER_TIMEOUT_SECONDS", 1.0, validate=_POSITIVE),
     }
@@ -214,12 +222,16 @@ def _ledger(env: Env) -> dict[str, Any]:
     return {
         "chunk_rows": env.int("CHUNK_ROWS", 25_000, validate=Range(1, 1_000_000)),
         "lease_seconds": env.float("LEASE_SECONDS", 60.0, validate=_POSITIVE),
-        "max_attempts": env.int("MAX_ATTEMPTS", 4, validate=Range(1)),
+        # Two at a chunk of which nothing is known, and at least one to take it apart.
+        "max_attempts": env.int("MAX_ATTEMPTS", 4, validate=Range(3)),
         "republish_after_seconds": env.float("REPUBLISH_AFTER_SECONDS", 30.0, validate=_POSITIVE),
         "rescue_interval_seconds": env.float("RESCUE_INTERVAL_SECONDS", 1.0, validate=_POSITIVE),
         # Fewer than one chunk a priority would leave the lowest without any.
         "dispatch_window": env.int("DISPATCH_WINDOW", 8, validate=Range(4)),
         "batch_window": env.int("BATCH_WINDOW", 4, validate=Range(1)),
+        "team_window": env.int("TEAM_WINDOW", 0, validate=Range(0)),
+        "max_backlog_customers": env.int("MAX_BACKLOG_CUSTOMERS", 100_000_000, validate=Range(1)),
+        "max_open_batches": env.int("MAX_OPEN_BATCHES", 2_000, validate=Range(1)),
     }
 
 

@@ -67,7 +67,7 @@ _KEY: Final = {
     _413="The body is too large.",
     _415="A content type or encoding that is not read here.",
     _422="The options or the rows are not valid; every bad row is named.",
-    _503="Postgres is away.",
+    _503="Postgres is away, or so much work waits that no more is accepted now.",
 )
 def post_batch() -> Response:
     """Submit a batch.
@@ -182,7 +182,11 @@ def post_resume(batch_id: str) -> Response:
 @batches.post("/batches/<batch_id>/retry")
 @batches.doc(parameters=[_KEY])
 @batches.response(202, BatchSchema, headers=headers(location="The child batch."))
-@batches.problems(_404="No such batch.", _409="It has not ended, or has no row that another try could score.")
+@batches.problems(
+    _404="No such batch.",
+    _409="It has not ended, or has no row that another try could score.",
+    _503="Postgres is away, or so much work waits that no more is accepted now.",
+)
 def post_retry(batch_id: str) -> Response:
     """Submit the failed rows of a batch again, as its child and for its model."""
     key = check_key(request.headers.get("Idempotency-Key"))

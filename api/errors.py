@@ -8,6 +8,7 @@
     |   |-- UnsupportedMedia  415 a content type or encoding that nothing here reads
     |   |-- Unprocessable     422 parsed, but against the rules; every bad row is named
     |   |-- ScoringFailed     500 a single prediction failed in every attempt
+    |   |-- BacklogFull       503 so much accepted work waits that no more is accepted now
     |   `-- NotReady          503 this process must not get traffic yet
     `-- (the trees of scoring.errors and db.errors, whose statuses are in `_STATUS`)
 
@@ -107,6 +108,13 @@ class ScoringFailed(ApiError):
 
     status = HTTPStatus.INTERNAL_SERVER_ERROR
     default_code = "scoring_failed"
+
+
+class BacklogFull(ApiError):
+    """So much accepted work waits that no more is accepted now."""
+
+    status = HTTPStatus.SERVICE_UNAVAILABLE
+    default_code = "backlog_full"
 
 
 class NotReady(ApiError):

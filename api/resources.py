@@ -65,6 +65,7 @@ def make_resources(settings: Settings) -> Resources:
         pool_size=settings.database_pool_size,
         max_overflow=settings.database_max_overflow,
         application_name=f"{settings.app_name}-api",
+        statement_timeout_s=settings.database_timeout_seconds,
     )
     redis = make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds)
     probe = Redis.from_url(

@@ -12,11 +12,13 @@ from typing import Any, Final
 from sqlalchemy import Connection
 
 from api.bodies import Body
-from api.errors import MalformedRequest, Unprocessable
+from api.errors import BacklogFull, MalformedRequest, Unprocessable
 from api.inputs import Input, LaterInput, input_of
 from api.resources import Resources
+from db.backlog import measure_backlog
 from db.batches import Batch, NewBatch, get_batch, submit_batch
-from db.errors import Conflict, NotFound
+from db.engine import each_alone
+from db.errors import Conflict, DatabaseUnavailable, NotFound
 from db.idempotency import keep_key, replayed_batch
 from db.models import current_model, get_model
 from db.retry import count_retryable
@@ -42,11 +44,14 @@ def submit(resources: Resources, body: Body, *, key: str | None, request_id: str
         The input or the options are not valid; nothing was stored.
     Conflict
         The batch_id is taken, or no model is active.
+    BacklogFull
+        More is waiting than the settings allow; what was accepted before is still answered with its batch.
     """
     with ExitStack() as stack:
         earlier = _replayed(resources, key, body.sha256)
         if earlier is not None:
             return earlier
+        _check_backlog(resources)
         return _store(resources, input_of(resources, body, stack), body.options, body.sha256, key, request_id)
 
 
@@ -59,11 +64,14 @@ def submit_retry(resources: Resources, parent_id: str, *, key: str | None, reque
         There is no such batch.
     Conflict
         It has not ended, or has no row that another try could score.
+    BacklogFull
+        As for a submit.
     """
     fingerprint = hashlib.sha256(f"retry {parent_id}".encode()).hexdigest()
     earlier = _replayed(resources, key, fingerprint)
     if earlier is not None:
         return earlier
+    _check_backlog(resources)
     with resources.engine.connect() as conn:
         parent = get_batch(conn, parent_id)
         if not parent.is_final:
@@ -107,6 +115,24 @@ def _replayed(resources: Resources, key: str | None, sha256: str) -> Submitted |
         return None if batch_id is None else Submitted(get_batch(conn, batch_id), replayed=True)
 
 
+def _check_backlog(resources: Resources) -> None:
+    """Refuse a batch while too much waits; whatever its own size, or a large one could never be accepted.
+
+    Submits that look at the same moment may all pass, no more of them than the API has threads: a bound that were exact would
+    have each wait for the others' uploads.
+    """
+    most = resources.settings
+    with each_alone(resources.engine) as conn:
+        waiting = measure_backlog(conn)
+    if waiting.customers < most.max_backlog_customers and waiting.batches < most.max_open_batches:
+        return
+    raise BacklogFull(
+        f"{waiting.customers:,} customers of {waiting.batches:,} batches wait to be scored; no further batch is accepted"
+        f" from {most.max_backlog_customers:,} customers or {most.max_open_batches:,} batches on. What was accepted goes on;"
+        " try again later."
+    )
+
+
 def _store(
     resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, key: str | None, request_id: str
 ) -> Submitted:
@@ -124,8 +150,24 @@ def _store(
         if earlier is None:
             raise
         return earlier
+    except DatabaseUnavailable:
+        # The connection may have broken after Postgres committed; only Postgres knows.
+        committed = _committed(resources, batch_id, request_id)
+        if committed is None:
+            raise
+        batch = committed
     resources.publisher.nudge()
     return Submitted(batch, replayed=False)
+
+
+def _committed(resources: Resources, batch_id: str, request_id: str) -> Batch | None:
+    """The batch of this very request, if it was stored; another request may have taken a batch_id of the client's choice."""
+    try:
+        with resources.engine.connect() as conn:
+            batch = get_batch(conn, batch_id)
+    except (NotFound, DatabaseUnavailable):
+        return None
+    return batch if batch.request_id == request_id else None
 
 
 def _new_batch(conn: Connection, batch_id: str, what: Input, options: Mapping[str, Any], request_id: str) -> NewBatch:

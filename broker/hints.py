@@ -33,12 +33,14 @@ class Window:
 
     chunks: int
     chunks_of_batch: int
+    chunks_of_team: int
     republish_s: float
 
     @classmethod
     def of(cls, settings: Settings) -> Window:
         """The window that the settings ask for."""
-        return cls(settings.dispatch_window, settings.batch_window, settings.republish_after_seconds)
+        of_team = settings.team_window or settings.dispatch_window
+        return cls(settings.dispatch_window, settings.batch_window, of_team, settings.republish_after_seconds)
 
 
 def publish_due(engine: Engine, producer: Celery, window: Window, *, chunks_only: bool = False) -> int:
@@ -65,7 +67,13 @@ def publish_due(engine: Engine, producer: Celery, window: Window, *, chunks_only
         if not chunks_only:
             hints += due_requests(conn, republish_s=window.republish_s)
             hints += due_plans(conn, republish_s=window.republish_s)
-        hints += due_chunks(conn, window=window.chunks, batch_window=window.chunks_of_batch, republish_s=window.republish_s)
+        hints += due_chunks(
+            conn,
+            window=window.chunks,
+            batch_window=window.chunks_of_batch,
+            team_window=window.chunks_of_team,
+            republish_s=window.republish_s,
+        )
     for sent, hint in enumerate(hints):
         if not publish(producer, hint):
             # The broker does not answer: the rest would only wait for the same timeout.

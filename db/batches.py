@@ -49,6 +49,7 @@ class NewBatch:
     parent_batch_id: str | None = None
     request_id: str | None = None
     expires_in_s: float | None = None
+    team: str = "default"
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Batch:
     source: Source
     status: BatchStatus
     priority: Priority
+    team: str
     model_version: str
     total_customers: int | None
     processed_customers: int
@@ -106,10 +108,10 @@ _COLUMNS: Final = ", ".join("clock_timestamp() AS read_at" if name == "read_at" 
 
 _SUBMIT = text("""
     INSERT INTO batch_jobs (batch_id, source, status, model_version, total_customers, priority, on_error, max_error_rate,
-                            filter, media_type, content_encoding, metadata, parent_batch_id, request_id, expires_at)
+                            filter, media_type, content_encoding, metadata, parent_batch_id, request_id, team, expires_at)
     VALUES (:batch_id, :source, 'queued', :model_version, :total_customers, :priority, :on_error, :max_error_rate,
             CAST(:filter AS jsonb), :media_type, :content_encoding, CAST(:metadata AS jsonb), :parent_batch_id, :request_id,
-            clock_timestamp() + make_interval(secs => :expires_in_s))
+            :team, clock_timestamp() + make_interval(secs => :expires_in_s))
     ON CONFLICT (batch_id) DO NOTHING
     RETURNING batch_no
 """)
@@ -172,6 +174,7 @@ def submit_batch(conn: Connection, new: NewBatch) -> int:
             "metadata": to_json(new.metadata),
             "parent_batch_id": new.parent_batch_id,
             "request_id": new.request_id,
+            "team": new.team,
             "expires_in_s": new.expires_in_s,
         },
     ).one_or_none()

@@ -27,6 +27,8 @@ class ChunkClaim:
     chunk_no: int
     attempt: int
     n_rows: int
+    suspect: bool
+    """Whether the chunk was cut out of one that failed."""
     payload: bytes
     batch_no: int
     model_version: str
@@ -35,6 +37,8 @@ class ChunkClaim:
     request_id: str | None
     filter: Mapping[str, Any] | None
     """Of a batch by filter: its conditions when it was submitted."""
+    last_error: str | None
+    """Why the attempt before this one failed."""
 
     @property
     def first_prediction_id(self) -> int:
@@ -52,7 +56,7 @@ _CLAIM = text("""
            AND c.state = 'pending' AND c.available_at <= clock_timestamp()
            AND EXISTS (SELECT FROM batch_jobs b
                         WHERE b.batch_id = c.batch_id AND b.status IN ('queued', 'processing') AND b.planned_at IS NOT NULL)
-        RETURNING c.batch_id, c.chunk_no, c.attempt, c.n_rows),
+        RETURNING c.batch_id, c.chunk_no, c.attempt, c.n_rows, c.suspect, c.last_error),
     begun AS (
         UPDATE batch_jobs b
            SET status = 'processing', started_at = coalesce(b.started_at, clock_timestamp())
@@ -69,6 +73,11 @@ _RENEW = text("""
 _FENCE = text("""
     UPDATE chunks SET state = 'done', lease_until = NULL, finished_at = clock_timestamp(), last_error = NULL
      WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'running' AND attempt = :attempt
+""")
+
+_HOLD = text("""
+    SELECT FROM chunks
+     WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'running' AND attempt = :attempt FOR UPDATE
 """)
 
 _IS_MINE_DONE = text("""
@@ -139,6 +148,7 @@ def claim_chunk(conn: Connection, batch_id: str, chunk_no: int, *, lease_s: floa
         row.chunk_no,
         row.attempt,
         row.n_rows,
+        row.suspect,
         bytes(row.payload),
         row.batch_no,
         row.model_version,
@@ -146,6 +156,7 @@ def claim_chunk(conn: Connection, batch_id: str, chunk_no: int, *, lease_s: floa
         row.submitted_at,
         row.request_id,
         row.filter,
+        row.last_error,
     )
 
 
@@ -172,6 +183,18 @@ def close_chunk(conn: Connection, claim: ChunkClaim) -> None:
         The lease lapsed and the chunk was given to another attempt; roll back.
     """
     if conn.execute(_FENCE, _fence_of(claim)).rowcount != 1:
+        raise FenceLost(_name(claim))
+
+
+def hold_chunk(conn: Connection, claim: ChunkClaim) -> None:
+    """Keep the chunk from every other attempt until the end of this transaction.
+
+    Raises
+    ------
+    FenceLost
+        Another attempt has it already; roll back.
+    """
+    if conn.execute(_HOLD, _fence_of(claim)).one_or_none() is None:
         raise FenceLost(_name(claim))
 
 

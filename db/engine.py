@@ -8,6 +8,8 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from functools import partial
+from math import inf
 from typing import Any, Final, Protocol, cast
 
 import psycopg2
@@ -18,6 +20,7 @@ from sqlalchemy.engine import ExceptionContext
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 from sqlalchemy.pool import NullPool
 
+from db.deadlines import WatchedConnection, patience
 from db.errors import DatabaseUnavailable
 from db.liveness import check_on_checkout
 
@@ -44,6 +47,10 @@ _PASSING: Final = (
 # Postgres keeps the plan of a prepared statement until it analyses a table anew, a minute or more after one has grown; made for
 # a few customers, that of a request read all of half a million for each (300 ms instead of 0.2 ms, measured 2026-11).
 _PLANS_KEPT_S: Final = 5.0
+
+_GRACE_S: Final = 2.0
+"""What the client waits beyond the server's own bound, before it takes the server's silence for its end."""
+
 _NO_WAIT: Final = text("SET LOCAL synchronous_commit = off")
 
 
@@ -69,7 +76,8 @@ def make_engine(
     application_name : str
         Shown in pg_stat_activity.
     connect_timeout_s, statement_timeout_s, lock_timeout_s : float
-        Bounds of every wait, so that a frozen server is an error and not a hang.
+        Bounds of every wait, so that a slow server is an error and not a hang; 0 for no bound. A server that is silent for two
+        seconds longer than a statement may take is given up as well, be it frozen or unreachable.
 
     Returns
     -------
@@ -91,6 +99,9 @@ def make_engine(
             "application_name": application_name,
             "connect_timeout": connect_timeout_s,
             "options": options,
+            "connection_factory": partial(
+                WatchedConnection, patience_s=statement_timeout_s + _GRACE_S if statement_timeout_s else inf
+            ),
             "keepalives_idle": 10,
             "keepalives_interval": 5,
             "keepalives_count": 3,
@@ -122,6 +133,14 @@ def each_alone(engine: Engine) -> Iterator[Connection]:
         finally:
             if not driver.closed:
                 driver.autocommit = False
+
+
+@contextmanager
+def within(conn: Connection, seconds: float) -> Iterator[None]:
+    """Let each statement of a block take so long and no longer, by the server's clock and by ours; inside a transaction."""
+    conn.execute(text(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"))
+    with patience(_driver(conn), seconds + _GRACE_S):
+        yield
 
 
 def _driver_url(url: str) -> str:
@@ -193,7 +212,7 @@ class Prepared:
             # As for SQLAlchemy's own statements; else it would take the caller's commit for one of nothing.
             conn.begin()
         known: set[str] = conn.info.setdefault("prepared", set())
-        with driver.cursor() as cursor, _wrapped():
+        with driver.cursor() as cursor, _wrapped(conn):
             if self.name not in known:
                 cursor.execute(f"PREPARE {self.name} ({', '.join(self.parameters.values())}) AS {self.sql}")
                 known.add(self.name)
@@ -229,7 +248,7 @@ def copy_in(conn: Connection, statement: str, source: Any) -> int:
     int
         Rows copied.
     """
-    with _cursor(conn) as cursor, _wrapped():
+    with _cursor(conn) as cursor, _wrapped(conn):
         cursor.copy_expert(statement, source, size=1 << 18)
         return cursor.rowcount
 
@@ -242,7 +261,7 @@ class Sink(Protocol):
 
 def copy_out(conn: Connection, statement: str, sink: Sink, parameters: Mapping[str, Any] | None = None) -> None:
     """Run COPY ... TO STDOUT into a file-like sink; parameters are quoted by the driver (COPY takes no bind values)."""
-    with _cursor(conn) as cursor, _wrapped():
+    with _cursor(conn) as cursor, _wrapped(conn):
         query = cursor.mogrify(statement, parameters) if parameters else statement
         cursor.copy_expert(query, sink, size=1 << 18)
 
@@ -256,12 +275,17 @@ def _driver(conn: Connection) -> psycopg2.extensions.connection:
 
 
 class _wrapped:  # noqa: N801 - reads as a word at its place of use
-    """Wrap errors of statements that bypass SQLAlchemy, as the engine's hook does for the others."""
+    """Do with the errors of statements that bypass SQLAlchemy what it and the engine's hook do with those of the others."""
+
+    def __init__(self, conn: Connection) -> None:
+        self._conn = conn
 
     def __enter__(self) -> None:
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        if error is not None and _driver(self._conn).closed:
+            self._conn.invalidate(error)
         if isinstance(error, _PASSING) or (isinstance(error, psycopg2.OperationalError) and error.pgcode is None):
             raise DatabaseUnavailable(str(error).strip()) from error
 

@@ -1,8 +1,8 @@
 """Hints: which work the queue should carry now. Postgres owns the work; a hint that is lost is published again.
 
 Only a window of chunks stands in the queue at any time, so a large batch cannot starve the next one and cancel, pause and
-priority act at once. Each function marks what it returns as published: send it after the commit, and take the mark back with
-`unpublish_*` if the queue did not take it.
+priority act at once; teams take turns in it, and so do the batches of each. Each function marks what it returns as published:
+send it after the commit, and take the mark back with `unpublish_*` if the queue did not take it.
 """
 
 from __future__ import annotations
@@ -47,21 +47,23 @@ Hint = ChunkHint | PlanHint | RequestsHint
 _REQUESTS_A_HINT = 64
 
 
-# `turn` orders the candidates: each batch's first chunk comes before any batch's second, so batches of one priority take turns,
-# and a lower priority's turns come at 2, 4 and 8 times the distance. That alone would starve the low ones, for two urgent
-# batches can fill the window with turns below 8: so a priority that has nothing under way comes first with one chunk.
+# `turn` orders a team's candidates: each batch's first chunk comes before any batch's second, so batches of one priority take
+# turns, and a lower priority's turns come at 2, 4 and 8 times the distance. That alone would starve the low ones, for two
+# urgent batches can fill the window with turns below 8: so a priority of which the team has nothing under way comes first with
+# one chunk. Teams take turns alike, one's first chunk before any other's second: a priority is a word among a team's own
+# batches, and no team comes before another by calling everything urgent.
 _DUE_CHUNKS: Final = Prepared(
     "due_chunks",
-    {"window": "int", "batch_window": "int", "republish_s": "float8"},
+    {"window": "int", "batch_window": "int", "team_window": "int", "republish_s": "float8"},
     """
     WITH load AS (
-        SELECT c.batch_id, count(*) AS n FROM chunks c JOIN batch_jobs b USING (batch_id)
+        SELECT c.batch_id, b.team, b.priority, count(*) AS n FROM chunks c JOIN batch_jobs b USING (batch_id)
          WHERE c.state = 'running'
-            OR (c.state = 'pending' AND c.published_at > clock_timestamp() - make_interval(secs => $3)
+            OR (c.state = 'pending' AND c.published_at > clock_timestamp() - make_interval(secs => $4)
                 AND b.status IN ('queued', 'processing'))
-         GROUP BY c.batch_id),
+         GROUP BY c.batch_id, b.team, b.priority),
     waiting AS (
-        SELECT b.batch_id, c.chunk_no, b.priority, b.submitted_at,
+        SELECT b.batch_id, c.chunk_no, b.team, b.priority, b.submitted_at,
                (coalesce(l.n, 0) + c.place)
                * CASE b.priority WHEN 'urgent' THEN 1 WHEN 'high' THEN 2 WHEN 'normal' THEN 4 ELSE 8 END AS turn
           FROM batch_jobs b
@@ -69,22 +71,29 @@ _DUE_CHUNKS: Final = Prepared(
          CROSS JOIN LATERAL (
                SELECT chunk_no, row_number() OVER (ORDER BY chunk_no) AS place FROM chunks
                 WHERE chunks.batch_id = b.batch_id AND state = 'pending' AND available_at <= clock_timestamp()
-                  AND (published_at IS NULL OR published_at <= clock_timestamp() - make_interval(secs => $3))
+                  AND (published_at IS NULL OR published_at <= clock_timestamp() - make_interval(secs => $4))
                 ORDER BY chunk_no LIMIT $2) c
          WHERE b.status IN ('queued', 'processing') AND b.planned_at IS NOT NULL
            AND coalesce(l.n, 0) + c.place <= $2),
+    queued AS (
+        SELECT w.batch_id, w.chunk_no, w.team, w.priority, w.submitted_at,
+               row_number() OVER (PARTITION BY w.team
+                                  ORDER BY (u.priority IS NULL AND w.nth = 1) DESC, w.turn, w.submitted_at) AS place
+          FROM (SELECT *, row_number() OVER (PARTITION BY team, priority ORDER BY turn, submitted_at) AS nth FROM waiting) w
+          LEFT JOIN (SELECT DISTINCT team, priority FROM load) u USING (team, priority)),
     candidates AS (
-        SELECT w.batch_id, w.chunk_no, w.priority, w.submitted_at,
-               row_number() OVER (ORDER BY (u.priority IS NULL AND w.nth = 1) DESC, w.turn, w.submitted_at) AS place
-          FROM (SELECT *, row_number() OVER (PARTITION BY priority ORDER BY turn, submitted_at) AS nth FROM waiting) w
-          LEFT JOIN (SELECT DISTINCT b.priority FROM load JOIN batch_jobs b USING (batch_id)) u USING (priority)
+        SELECT q.batch_id, q.chunk_no, q.priority,
+               row_number() OVER (ORDER BY coalesce(t.n, 0) + q.place, q.submitted_at) AS place
+          FROM queued q
+          LEFT JOIN (SELECT team, sum(n) AS n FROM load GROUP BY team) t USING (team)
+         WHERE coalesce(t.n, 0) + q.place <= $3
          ORDER BY place
          LIMIT greatest($1 - (SELECT coalesce(sum(n), 0) FROM load), 0)),
     locked AS (
         SELECT c.batch_id, c.chunk_no, k.priority, k.place
           FROM chunks c JOIN candidates k USING (batch_id, chunk_no)
          WHERE c.state = 'pending' AND c.available_at <= clock_timestamp()
-           AND (c.published_at IS NULL OR c.published_at <= clock_timestamp() - make_interval(secs => $3))
+           AND (c.published_at IS NULL OR c.published_at <= clock_timestamp() - make_interval(secs => $4))
            FOR UPDATE OF c SKIP LOCKED),
     marked AS (
         UPDATE chunks c SET published_at = clock_timestamp() FROM locked l
@@ -119,25 +128,25 @@ _DUE_REQUESTS = text("""
          ORDER BY submitted_at LIMIT 200
            FOR UPDATE SKIP LOCKED)
     UPDATE prediction_requests r SET published_at = clock_timestamp() FROM due WHERE r.id = due.id
-    RETURNING r.id
+    RETURNING r.id, r.alone
 """)
 
 _UNPUBLISH_REQUESTS = text("UPDATE prediction_requests SET published_at = NULL WHERE id = ANY(:ids) AND state = 'pending'")
 
 
-def due_chunks(conn: Connection, *, window: int, batch_window: int, republish_s: float) -> list[ChunkHint]:
+def due_chunks(conn: Connection, *, window: int, batch_window: int, team_window: int, republish_s: float) -> list[ChunkHint]:
     """Chunks to publish now, in the order in which workers should take them.
 
     Parameters
     ----------
     window : int
         Chunks of all batches that may be running or published at once; with four, one for each priority, or more, none starves.
-    batch_window : int
-        The same for any one batch.
+    batch_window, team_window : int
+        The same for any one batch, and for all batches of any one team.
     republish_s : float
         Seconds after which a hint that nobody claimed counts as lost.
     """
-    found = _DUE_CHUNKS.rows(conn, window=window, batch_window=batch_window, republish_s=republish_s)
+    found = _DUE_CHUNKS.rows(conn, window=window, batch_window=batch_window, team_window=team_window, republish_s=republish_s)
     return [ChunkHint(batch_id, chunk_no, Priority(priority)) for batch_id, chunk_no, priority in found]
 
 
@@ -148,8 +157,10 @@ def due_plans(conn: Connection, *, republish_s: float) -> list[PlanHint]:
 
 def due_requests(conn: Connection, *, republish_s: float) -> list[RequestsHint]:
     """Single predictions that a worker should score now."""
-    ids = [int(r.id) for r in conn.execute(_DUE_REQUESTS, {"republish_s": republish_s})]
-    return [RequestsHint(tuple(ids[n : n + _REQUESTS_A_HINT])) for n in range(0, len(ids), _REQUESTS_A_HINT)]
+    due = conn.execute(_DUE_REQUESTS, {"republish_s": republish_s}).all()
+    ids = [int(r.id) for r in due if not r.alone]
+    together = [RequestsHint(tuple(ids[n : n + _REQUESTS_A_HINT])) for n in range(0, len(ids), _REQUESTS_A_HINT)]
+    return together + [RequestsHint((int(r.id),)) for r in due if r.alone]
 
 
 def unpublish(conn: Connection, hints: Sequence[Hint]) -> None:

@@ -14,8 +14,13 @@ from typing import Any, Final
 from sqlalchemy import Engine, event
 from sqlalchemy.exc import DisconnectionError
 
+from db.deadlines import patience
+
 _TRUSTED_S: Final = 10.0
 """How long a connection is believed without asking."""
+
+_ANSWER_S: Final = 3.0
+"""How long one that is asked may take to answer; a statement may take longer, and whoever waits for it has yet to begin."""
 
 _USED: Final = "used_at"
 
@@ -54,6 +59,7 @@ def has_ended(connection: Any) -> bool:
 
 def _ask(engine: Engine, connection: Any) -> None:
     try:
-        engine.dialect.do_ping(connection)
+        with patience(connection, _ANSWER_S):
+            engine.dialect.do_ping(connection)
     except engine.dialect.loaded_dbapi.Error as exc:
         raise DisconnectionError("the server does not answer on this connection") from exc

@@ -64,8 +64,8 @@ class PlanClaim:
 
 
 _STORE_CHUNKS = text("""
-    INSERT INTO chunks (batch_id, chunk_no, first_row, n_rows)
-    SELECT :batch_id, * FROM unnest(CAST(:chunk_nos AS int[]), CAST(:first_rows AS int[]), CAST(:sizes AS int[]))
+    INSERT INTO chunks (batch_id, chunk_no, first_row, n_rows, suspect)
+    SELECT :batch_id, *, :suspect FROM unnest(CAST(:chunk_nos AS int[]), CAST(:first_rows AS int[]), CAST(:sizes AS int[]))
 """)
 
 _CHUNKS_AT_ONCE: Final = 4
@@ -119,18 +119,29 @@ _RELEASE = text("""
 """)
 
 
-def store_chunks(conn: Connection, batch_id: str, chunks: Iterable[ChunkInput]) -> int:
-    """Write chunks and their inputs, a few at a time; returns how many."""
+def store_chunks(
+    conn: Connection, batch_id: str, chunks: Iterable[ChunkInput], *, first_no: int = 0, suspect: bool = False
+) -> int:
+    """Write chunks and their inputs, a few at a time; returns how many.
+
+    Parameters
+    ----------
+    first_no : int
+        What is added to their numbers.
+    suspect : bool
+        Whether they were cut out of a chunk that failed.
+    """
     stored = 0
     coming = iter(chunks)
     while some := list(islice(coming, _CHUNKS_AT_ONCE)):
         values = {
-            "chunk_nos": [chunk.chunk_no for chunk in some],
+            "chunk_nos": [first_no + chunk.chunk_no for chunk in some],
             "first_rows": [chunk.first_row for chunk in some],
             "sizes": [chunk.n_rows for chunk in some],
         }
-        conn.execute(_STORE_CHUNKS, {"batch_id": batch_id, **values})
-        store_payloads(conn, "chunk_inputs", "chunk_no", batch_id, [(chunk.chunk_no, chunk.payload) for chunk in some])
+        conn.execute(_STORE_CHUNKS, {"batch_id": batch_id, "suspect": suspect, **values})
+        payloads = [(first_no + chunk.chunk_no, chunk.payload) for chunk in some]
+        store_payloads(conn, "chunk_inputs", "chunk_no", batch_id, payloads)
         stored += len(some)
     return stored
 

@@ -122,7 +122,7 @@ _CLAIM: Final = Prepared(
     """
     UPDATE prediction_requests
        SET state = 'running', attempt = attempt + 1, lease_until = clock_timestamp() + make_interval(secs => $2)
-     WHERE id = ANY($1) AND state = 'pending' AND available_at <= clock_timestamp()
+     WHERE id = ANY($1) AND state = 'pending' AND available_at <= clock_timestamp() AND (NOT alone OR cardinality($1) = 1)
     RETURNING id, attempt, customer_id, customer, model_version, submitted_at, request_id
     """,
     before=_UNHURRIED,
@@ -173,6 +173,7 @@ _FAIL = text("""
 _RELEASE = text("""
     UPDATE prediction_requests
        SET state = 'pending', lease_until = NULL, published_at = NULL,
+           attempt = attempt - CASE WHEN :counts THEN 0 ELSE 1 END,
            available_at = clock_timestamp() + make_interval(secs => :backoff_s)
      WHERE id = :id AND state = 'running' AND attempt = :attempt
 """)
@@ -223,7 +224,10 @@ def get_request(conn: Connection, request_id: int) -> PredictionRequest | None:
 
 
 def claim_requests(conn: Connection, ids: Sequence[int], *, lease_s: float) -> list[RequestClaim]:
-    """Take those of the requests that are pending for one attempt; the others belong to someone else or are done."""
+    """Take those of the requests that are pending for one attempt.
+
+    The others belong to someone else, are done, or may only be tried alone.
+    """
     return [RequestClaim(*row) for row in _CLAIM.rows(conn, ids=list(ids), lease_s=lease_s)]
 
 
@@ -251,6 +255,12 @@ def fail_request(conn: Connection, claim: RequestClaim, *, code: str, detail: st
     conn.execute(_FAIL, {"id": claim.id, "attempt": claim.attempt, "code": code, "detail": detail})
 
 
-def release_request(conn: Connection, claim: RequestClaim, *, backoff_s: float) -> None:
-    """Give a request back after a passing fault."""
-    conn.execute(_RELEASE, {"id": claim.id, "attempt": claim.attempt, "backoff_s": backoff_s})
+def release_request(conn: Connection, claim: RequestClaim, *, backoff_s: float, counts: bool = True) -> None:
+    """Give a request back that could not be scored now.
+
+    Parameters
+    ----------
+    counts : bool
+        Whether the attempt counts towards the limit: False after a passing fault, for which the request is not to blame.
+    """
+    conn.execute(_RELEASE, {"id": claim.id, "attempt": claim.attempt, "backoff_s": backoff_s, "counts": counts})

@@ -42,8 +42,6 @@ _QUARANTINE = text("""
     RETURNING n_rows
 """)
 
-_INPUT = text("SELECT payload FROM chunk_inputs WHERE batch_id = :batch_id AND chunk_no = :chunk_no")
-
 # Every row from a chunk's first on belongs to it, but for those that were refused and have their error already.
 _ROWS = text("""
     SELECT row FROM chunks c, generate_series(c.first_row, c.first_row + c.n_rows
@@ -66,7 +64,7 @@ _RESCUE_REQUESTS = text("""
            error_code = CASE WHEN r.attempt < :max_attempts THEN NULL ELSE 'scoring_failed' END,
            error_detail = CASE WHEN r.attempt < :max_attempts THEN NULL
                                ELSE 'the worker made no progress ' || r.attempt || ' times' END,
-           lease_until = NULL, published_at = NULL
+           lease_until = NULL, published_at = NULL, alone = true
       FROM lapsed WHERE r.id = lapsed.id
     RETURNING r.id
 """)
@@ -125,11 +123,6 @@ def quarantine_chunk(conn: Connection, batch_id: str, chunk_no: int, attempt: in
     return n_rows
 
 
-def chunk_input(conn: Connection, batch_id: str, chunk_no: int) -> bytes:
-    """A chunk's input as it was planned."""
-    return bytes(conn.execute(_INPUT, {"batch_id": batch_id, "chunk_no": chunk_no}).scalar_one())
-
-
 def chunk_rows(conn: Connection, batch_id: str, chunk_no: int) -> list[int]:
     """Row numbers of a chunk, told from the ledger alone."""
     return list(conn.execute(_ROWS, {"batch_id": batch_id, "chunk_no": chunk_no}).scalars())
@@ -142,7 +135,10 @@ def count_quarantined(conn: Connection, batch_id: str, *, n_rows: int, code: str
 
 
 def rescue_requests(conn: Connection, *, max_attempts: int, limit: int = 500) -> int:
-    """Give single predictions whose lease lapsed back to the queue, or fail them after `max_attempts`."""
+    """Give single predictions whose lease lapsed back to the queue, or fail them after `max_attempts`.
+
+    One of those that a hint named together may have killed the worker, so from now on each is tried alone.
+    """
     return conn.execute(_RESCUE_REQUESTS, {"max_attempts": max_attempts, "limit": limit}).rowcount
 
 

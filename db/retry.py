@@ -11,15 +11,16 @@ RETRYABLE_CODES: Final = ("customer_not_found", "customer_deleted", "scoring_fai
 
 _COUNT = text("SELECT count(DISTINCT row_number) FROM row_errors WHERE batch_id = :batch_id AND code = ANY(:codes)")
 
+# By their first rows: chunks that were cut out of another have higher numbers than those behind them.
 _CHUNKS = text("""
-    SELECT c.chunk_no, array_agg(DISTINCT e.row_number ORDER BY e.row_number) AS rows, i.payload
+    SELECT c.first_row, array_agg(DISTINCT e.row_number ORDER BY e.row_number) AS rows, i.payload
       FROM row_errors e
-      JOIN LATERAL (SELECT batch_id, chunk_no FROM chunks
+      JOIN LATERAL (SELECT batch_id, chunk_no, first_row FROM chunks
                      WHERE chunks.batch_id = e.batch_id AND first_row <= e.row_number
                      ORDER BY first_row DESC LIMIT 1) c USING (batch_id)
       JOIN chunk_inputs i USING (batch_id, chunk_no)
-     WHERE e.batch_id = :batch_id AND e.code = ANY(:codes) AND c.chunk_no > :after
-     GROUP BY c.chunk_no, i.payload ORDER BY c.chunk_no LIMIT 1
+     WHERE e.batch_id = :batch_id AND e.code = ANY(:codes) AND c.first_row > :after
+     GROUP BY c.first_row, i.payload ORDER BY c.first_row LIMIT 1
 """)
 
 _IDS = text("""
@@ -46,7 +47,7 @@ def retryable_chunks(conn: Connection, batch_id: str) -> Iterator[tuple[bytes, l
     key = {"batch_id": batch_id, "codes": list(RETRYABLE_CODES)}
     while (row := conn.execute(_CHUNKS, {**key, "after": after}).one_or_none()) is not None:
         yield bytes(row.payload), [int(n) for n in row.rows]
-        after = row.chunk_no
+        after = row.first_row
 
 
 def failed_customer_ids(conn: Connection, batch_id: str) -> list[str]:

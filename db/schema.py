@@ -11,7 +11,7 @@ from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, Engine, text
 
-from db.engine import make_engine
+from db.engine import make_engine, within
 from db.errors import SchemaMismatch
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
@@ -35,15 +35,20 @@ def current_revision(conn: Connection) -> str | None:
     return MigrationContext.configure(conn).get_current_revision()
 
 
-def check_revision(engine: Engine) -> None:
+def check_revision(engine: Engine, *, within_s: float = 10.0) -> None:
     """Refuse a database that does not serve this code: it stands at its revision, or at a later one that says it still does.
+
+    Parameters
+    ----------
+    within_s : float
+        How long Postgres may take to say where it stands.
 
     Raises
     ------
     SchemaMismatch
         Says both revisions and the command that mends it.
     """
-    with engine.connect() as conn:
+    with engine.connect() as conn, within(conn, within_s):
         found, expected = current_revision(conn), expected_revision()
         if found == expected or (found is not None and _still_serves(conn, expected)):
             return

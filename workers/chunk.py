@@ -37,7 +37,7 @@ from scoring.score import Scorer, Scores
 from scoring.table import IDS_SCHEMA, ROW
 from workers import metrics
 from workers.changes import changed_customers
-from workers.quarantine import quarantine
+from workers.poison import attempts_of, take_apart
 from workers.resources import Resources
 from workers.rows import prediction_rows, risk_counts
 from workers.stored import select_stored
@@ -74,9 +74,12 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
         return  # A duplicate hint, or the batch was paused or cancelled.
     log = _log.bind(batch_id=batch_id, chunk_no=chunk_no, attempt=claim.attempt, request_id=claim.request_id)
     try:
-        with metrics.chunk_seconds():
-            _score_claimed(resources, claim)
-        log.info("chunk scored", rows=claim.n_rows)
+        if claim.attempt > attempts_of(claim, max_attempts=resources.settings.max_attempts):
+            _take_apart(resources, claim, claim.last_error or "")
+        else:
+            with metrics.chunk_seconds():
+                _score_claimed(resources, claim)
+            log.info("chunk scored", rows=claim.n_rows)
     except FenceLost:
         log.warning("chunk belongs to another attempt; results dropped")
     except ModelError as exc:
@@ -211,15 +214,25 @@ def _absence(row: int, customer_id: str, *, deleted: bool) -> RowError:
 
 
 def _fail(resources: Resources, claim: ChunkClaim, exc: Exception) -> None:
-    if claim.attempt < resources.settings.max_attempts:
+    if claim.attempt < attempts_of(claim, max_attempts=resources.settings.max_attempts):
         _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt))
         return
     try:
-        with resources.engine.begin() as conn:
-            failed = quarantine(conn, claim.batch_id, claim.chunk_no, attempt=claim.attempt, error=_describe(exc))
-        metrics.rows_failed(failed)
+        _take_apart(resources, claim, _describe(exc))
+    except FenceLost:
+        _log.warning("chunk belongs to another attempt", batch_id=claim.batch_id, chunk_no=claim.chunk_no)
     except DatabaseUnavailable:
         _log.warning("chunk left to its lease", batch_id=claim.batch_id, chunk_no=claim.chunk_no)
+
+
+def _take_apart(resources: Resources, claim: ChunkClaim, error: str) -> None:
+    with resources.engine.begin() as conn:
+        parts, failed = take_apart(conn, claim, error=error)
+    if parts:
+        metrics.chunk_split()
+    metrics.rows_failed(failed)
+    outcome = "chunk split" if parts else "chunk set aside"
+    _log.warning(outcome, batch_id=claim.batch_id, chunk_no=claim.chunk_no, rows=claim.n_rows, parts=parts, reason=error)
 
 
 def _release(resources: Resources, claim: ChunkClaim, exc: Exception, *, backoff_s: float, counts: bool = True) -> None:

@@ -24,6 +24,8 @@ _BATCHES: Final = Counter("churn_batches_ended", "Batches that a chunk of this w
 _ROW_ERRORS: Final = Counter("churn_rows_failed", "Rows refused or not scored.", ["code"])
 _RESCUED: Final = Counter("churn_chunks_rescued", "Chunks taken from an attempt whose lease lapsed.", ["outcome"])
 
+_SPLIT: Final = Counter("churn_chunks_split", "Chunks taken apart because they failed, to find the row that fails them.")
+
 _LOADED: Final = Counter(
     "churn_models_loaded",
     "Models that a process loaded, by the engine that scores with them; fallback says why it is not the compiled one.",
@@ -99,6 +101,11 @@ def rows_failed(by_code: Mapping[str, int]) -> None:
 def rescued(outcome: str) -> None:
     """Count a rescued chunk; `outcome` is the state it was put into."""
     _RESCUED.labels(outcome).inc()
+
+
+def chunk_split() -> None:
+    """Count a chunk that was taken apart."""
+    _SPLIT.inc()
 
 
 def serve(port: int, *, address: str) -> None:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
 from sqlalchemy import Connection
 
 from db.batches import Batch
+from db.engine import within
 from db.errors import FenceLost
 from db.planning import Plan, PlanClaim, claim_plan, finish_plan, refuse_plan, release_plan, renew_plan, store_chunks
 from db.row_errors import RowError, numbered, store_row_errors
@@ -25,6 +28,9 @@ from workers.sources import matching_chunks, slices_of
 _PROGRESS_S: Final = 1.0
 """How often the reading says how far it is, which also renews its lease."""
 
+_SEARCH_S: Final = 1800.0
+"""How long Postgres may look for the rows of a batch: a filter that few match reads a whole table before it says a word."""
+
 _BACKOFF_S: Final = 2.0
 _LONGEST_BACKOFF_S: Final = 60.0
 
@@ -38,6 +44,7 @@ class _Progress:
         self._resources = resources
         self._claim = claim
         self._said = time.monotonic()
+        self._validated = 0
 
     def over(self, slices: Iterator[Slice], tally: Tally) -> Iterator[Slice]:
         for piece in slices:
@@ -45,10 +52,36 @@ class _Progress:
             yield piece
 
     def say(self, validated: int) -> None:
+        self._validated = validated
         if time.monotonic() - self._said > _PROGRESS_S:
-            with self._resources.engine.begin() as conn:
-                renew_plan(conn, self._claim, validated=validated, lease_s=self._resources.settings.lease_seconds)
+            self._renew()
             self._said = time.monotonic()
+
+    @contextmanager
+    def of_search(self) -> Iterator[None]:
+        """Keep the lease while Postgres looks for rows, for it may find none for long.
+
+        By a thread, as the reading itself waits. That keeps no hung planner alive: the statement has its own bound.
+        """
+        found = threading.Event()
+        thread = threading.Thread(target=self._keep, args=(found,), name="search", daemon=True)
+        thread.start()
+        try:
+            yield
+        finally:
+            found.set()
+            thread.join()
+
+    def _keep(self, found: threading.Event) -> None:
+        while not found.wait(self._resources.settings.lease_seconds / 3):
+            try:
+                self._renew()
+            except (FenceLost, Transient):
+                return  # The planner finds out by itself, at its next word or its end.
+
+    def _renew(self) -> None:
+        with self._resources.engine.begin() as conn:
+            renew_plan(conn, self._claim, validated=self._validated, lease_s=self._resources.settings.lease_seconds)
 
 
 class _Refused(DataError):
@@ -91,8 +124,9 @@ def _plan(resources: Resources, claim: PlanClaim) -> Plan:
 def _plan_matching(resources: Resources, claim: PlanClaim) -> Plan:
     """Plan a batch by filter, none of whose rows can be at fault."""
     batch_id, progress = claim.batch.batch_id, _Progress(resources, claim)
-    with resources.engine.begin() as conn:
-        chunks = matching_chunks(conn, claim.batch, chunk_rows=resources.settings.chunk_rows, on_ids=progress.say)
+    with resources.engine.begin() as conn, within(conn, _SEARCH_S):
+        with progress.of_search():
+            chunks = matching_chunks(conn, claim.batch, chunk_rows=resources.settings.chunk_rows, on_ids=progress.say)
         plan = Plan(sum(chunk.n_rows for chunk in chunks), 0, store_chunks(conn, batch_id, chunks), {}, {})
         finish_plan(conn, claim, plan)
     return plan
@@ -101,7 +135,11 @@ def _plan_matching(resources: Resources, claim: PlanClaim) -> Plan:
 def _plan_rows(resources: Resources, claim: PlanClaim) -> Plan:
     batch = claim.batch
     progress = _Progress(resources, claim)
-    with resources.engine.begin() as conn, slices_of(resources.engine, conn, batch, resources.settings) as slices:
+    with (
+        resources.engine.begin() as conn,
+        within(conn, _SEARCH_S),
+        slices_of(resources.engine, conn, batch, resources.settings) as slices,
+    ):
         tally = Tally()
         counted = tally.over(slices, lambda faults: _store_faults(conn, batch.batch_id, faults))
         chunks = cut(progress.over(counted, tally), chunk_rows=resources.settings.chunk_rows)

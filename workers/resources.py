@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from collections import OrderedDict
 from dataclasses import dataclass, field
@@ -54,6 +55,7 @@ class Resources:
     worker: str
     cache: ScoreCache | None = None
     _scorers: OrderedDict[str, Scorer] = field(default_factory=OrderedDict)
+    _made_in: int = field(default_factory=os.getpid)
 
     def scorer(self, version: str) -> Scorer:
         """The model of that version, loaded and verified at its first use.
@@ -62,8 +64,11 @@ class Resources:
         ------
         ModelError
             It is not registered, its bundle is missing or altered, or it lacks the compiled engine that the settings demand:
-            nothing can be scored with it.
+            nothing can be scored with it. Nor with any in a process that was forked from the one that made these resources:
+            LightGBM would wait for threads that no fork takes along (LightGBM#6137).
         """
+        if os.getpid() != self._made_in:
+            raise ModelError(f"models of process {self._made_in} cannot be used after a fork, in process {os.getpid()}")
         if version not in self._scorers:
             self._scorers[version] = self._load(version)
             while len(self._scorers) > _MODELS_KEPT:
@@ -118,7 +123,8 @@ def make_resources(settings: Settings, *, process: int) -> Resources:
             pool_size=2,
             max_overflow=1,
             application_name="churn-worker",
-            statement_timeout_s=settings.lease_seconds,
+            # Well within the lease and the task's limits: a Postgres that hangs must not look like a chunk that does.
+            statement_timeout_s=settings.lease_seconds / 2,
         ),
         producer=make_producer(settings),
         redis=make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds),

@@ -64,7 +64,7 @@ def _score_group(resources: Resources, version: str, claims: list[RequestClaim])
         stored, lost = _score_claimed(resources, version, claims)
     except (ModelError, Transient) as exc:
         log.warning("predictions given back", reason=str(exc))
-        _release(resources, claims)
+        _release(resources, claims, counts=False)
         return []
     except Exception as exc:
         if len(claims) > 1:
@@ -129,8 +129,8 @@ def _fail(resources: Resources, claims: Sequence[RequestClaim], code: Code, deta
     return [claim.id for claim in claims]
 
 
-def _release(resources: Resources, claims: Sequence[RequestClaim]) -> None:
-    _unless_away(resources, claims, lambda conn, claim: release_request(conn, claim, backoff_s=_BACKOFF_S))
+def _release(resources: Resources, claims: Sequence[RequestClaim], *, counts: bool = True) -> None:
+    _unless_away(resources, claims, lambda conn, claim: release_request(conn, claim, backoff_s=_BACKOFF_S, counts=counts))
 
 
 def _unless_away(

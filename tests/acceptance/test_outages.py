@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass
 
@@ -18,7 +19,8 @@ from deploy.local.process import Child
 from deploy.local.temporary import temporary_folder
 from deploy.local.valkey import Valkey
 from tests.acceptance.http import api, as_csv, assert_exactly_once, customers, ended, submit
-from tests.acceptance.stack import running_stack
+from tests.acceptance.stack import QUICK, running_stack
+from tests.integration.frozen import frozen
 
 pytestmark = pytest.mark.acceptance
 
@@ -73,7 +75,13 @@ def client(servers: Servers) -> Iterator[httpx.Client]:
         engine = make_engine(url)
         provide_model(engine, folder / "models", "outages-1", training_rows=6_000)
         engine.dispose()
-        stack = running_stack(folder, database_url=url, redis_url=servers.valkey.url(), models=folder / "models")
+        stack = running_stack(
+            folder,
+            database_url=url,
+            redis_url=servers.valkey.url(),
+            models=folder / "models",
+            settings={"DATABASE_TIMEOUT_SECONDS": "2"},
+        )
         with stack as running, api(running.api_url) as made:
             yield made
 
@@ -120,3 +128,27 @@ def test_a_batch_outlives_a_crash_of_postgres(servers: Servers, client: httpx.Cl
     while client.get("/health/ready").status_code != 200:
         pass
     assert_exactly_once(client, ended(client, batch_id), ids(sent))
+
+
+def test_a_postgres_that_stands_still_is_503_and_then_the_batch_goes_on(servers: Servers, client: httpx.Client) -> None:
+    sent = customers(60_000)
+    batch_id = submit(client, as_csv(sent)).json()["batch_id"]
+    while client.get(f"/batches/{batch_id}").json()["processed_customers"] == 0:
+        pass
+    with frozen(servers.postgres):
+        still_until = time.monotonic() + 1.5 * float(QUICK["LEASE_SECONDS"])  # every lease lapses, every worker gives up
+        for answer in (
+            client.get(f"/batches/{batch_id}"),
+            submit(client, as_csv(customers(2))),
+            client.post("/predictions", json=customers(1)[0]),
+            client.get("/health/ready"),
+        ):
+            assert answer.status_code == 503, answer.text
+            assert int(answer.headers["Retry-After"]) >= 1
+            assert answer.json()["code"] == "database_unavailable"
+        assert client.get("/health/live").status_code == 200
+        time.sleep(max(0.0, still_until - time.monotonic()))
+    while client.get("/health/ready").status_code != 200:
+        pass
+    assert_exactly_once(client, ended(client, batch_id), ids(sent))
+    assert client.post("/predictions", json=customers(1)[0]).status_code == 200

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 import httpx
 import psutil
 import pytest
+from sqlalchemy import Engine, text
 
 from tests.acceptance.http import as_csv, assert_exactly_once, customers, ended, finished, submit
 from tests.acceptance.stack import BATCH_WORKER, Stack
@@ -60,6 +61,42 @@ def test_pool_children_are_killed_one_after_the_other(
             child.kill()
         time.sleep(0.5)
     assert_exactly_once(client, ended(client, batch_id), [str(c["customer_id"]) for c in sent])
+
+
+def scoring_child(stack: Stack, engine: Engine) -> psutil.Process:
+    """A pool child that is stopped in the middle of a chunk, as one whose predict hangs."""
+    running = text("SELECT worker FROM chunks WHERE state = 'running'")
+    while True:
+        for child in psutil.Process(stack.children[BATCH_WORKER].pid).children():
+            child.suspend()
+            with engine.connect() as conn:
+                at_work = conn.execute(running).scalars().all()
+            if any(name.endswith(f":{child.pid}") for name in at_work):
+                return child
+            child.resume()
+
+
+def test_a_child_that_hangs_is_killed_and_its_chunk_finished_by_another(
+    stack: Stack, client: httpx.Client, engine: Engine, sent: list[dict[str, object]]
+) -> None:
+    batch_id = begun(client, submit(client, as_csv(sent)))
+    hung = scoring_child(stack, engine)
+    assert_exactly_once(client, ended(client, batch_id), [str(c["customer_id"]) for c in sent])
+    hung.wait(timeout=30)  # It was stopped: only a kill can have ended it.
+    while len(psutil.Process(stack.children[BATCH_WORKER].pid).children()) < 2:  # another takes its place
+        time.sleep(0.05)
+
+
+def test_the_parent_holds_no_model_and_its_children_do(stack: Stack) -> None:
+    parent = psutil.Process(stack.children[BATCH_WORKER].pid)
+    assert not loads_lightgbm(parent)
+    children = parent.children()
+    assert children
+    assert all(loads_lightgbm(child) for child in children)
+
+
+def loads_lightgbm(process: psutil.Process) -> bool:
+    return any("lib_lightgbm" in mapped.path for mapped in process.memory_maps())
 
 
 def test_the_same_batch_again_after_the_deaths(client: httpx.Client, sent: list[dict[str, object]]) -> None:

@@ -5,13 +5,13 @@ One that takes away or changes what older code uses (a contraction) deletes thei
 version after the code that no longer needs it.
 
 Revision ID: 0004
-Revises: 0001
+Revises: 0003
 """
 
 from alembic import op
 
 revision = "0004"
-down_revision = "0001"
+down_revision = "0003"
 branch_labels = None
 depends_on = None
 

@@ -5,6 +5,9 @@ from __future__ import annotations
 import io
 import json
 import threading
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -13,8 +16,12 @@ from flask.testing import FlaskClient
 from sqlalchemy import Connection, Engine, text
 
 from api import inputs as inputs_module
+from api import submit as submit_module
 from db.batches import get_batch
+from db.errors import DatabaseUnavailable
 from intake.chunks import decode
+from settings import Settings
+from tests.apps import application
 from tests.asking import (
     CSV,
     NDJSON,
@@ -28,9 +35,11 @@ from tests.asking import (
     customers,
     gzipped,
     refused,
+    score_all,
     submit,
 )
-from tests.factories import add_customers, add_model, customer, upload_of
+from tests.factories import add_batch, add_customers, add_model, customer, score, upload_of
+from tests.integration.cutter import Cutter, cutting
 
 ROWS = customers(3)
 
@@ -359,6 +368,116 @@ class TestIdempotency:
             thread.join()
         assert len({accepted(answer)["batch_id"] for answer in answers}) == 1
         assert batches_stored(ledger) == 1
+
+
+@pytest.mark.usefixtures("ledger")
+class TestAmbiguousCommit:
+    """The answer to a submit's COMMIT is lost: the client is told what Postgres did, not that nobody knows."""
+
+    @pytest.fixture
+    def cutter(self, settings: Settings, request: pytest.FixtureRequest) -> Iterator[Cutter]:
+        with cutting(settings.database_url, marker="INSERT INTO batch_jobs", committed=request.param) as made:
+            yield made
+
+    @pytest.fixture
+    def cut(self, settings: Settings, cutter: Cutter) -> Iterator[FlaskClient]:
+        with application(replace(settings, database_url=cutter.url)) as made:
+            yield made.test_client()
+
+    @pytest.mark.parametrize("cutter", [True], indirect=True)
+    @pytest.mark.parametrize("key", [{}, {"Idempotency_Key": "k"}])
+    def test_what_was_stored_is_accepted(self, cut: FlaskClient, cutter: Cutter, ledger: Engine, key: dict[str, str]) -> None:
+        batch = accepted(submit(cut, as_csv(ROWS), **key))
+        assert (cutter.cuts, batches_stored(ledger)) == (1, 1)
+        assert cut.get(f"{PREFIX}/batches/{batch['batch_id']}").status_code == 200
+        if key:
+            assert accepted(submit(cut, as_csv(ROWS), **key))["batch_id"] == batch["batch_id"]
+
+    @pytest.mark.parametrize("cutter", [False], indirect=True)
+    def test_what_was_not_is_503_and_may_be_sent_again(self, cut: FlaskClient, cutter: Cutter, ledger: Engine) -> None:
+        refused(submit(cut, as_csv(ROWS), Idempotency_Key="k"), 503, "database_unavailable")
+        assert (cutter.cuts, batches_stored(ledger)) == (1, 0)
+        accepted(submit(cut, as_csv(ROWS), Idempotency_Key="k"))
+        assert batches_stored(ledger) == 1
+
+    @pytest.mark.parametrize("cutter", [True], indirect=True)
+    def test_where_postgres_stays_away_the_key_finds_the_batch_later(
+        self, cut: FlaskClient, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with monkeypatch.context() as patch:
+            patch.setattr(submit_module, "_committed", lambda *_: None)
+            refused(submit(cut, as_csv(ROWS), Idempotency_Key="k"), 503, "database_unavailable")
+        again = submit(cut, as_csv(ROWS), Idempotency_Key="k")
+        accepted(again)
+        assert again.headers["Idempotency-Replayed"] == "true"
+        assert batches_stored(ledger) == 1
+
+    def test_another_s_batch_of_the_same_id_is_not_taken_for_one_s_own(
+        self, client: FlaskClient, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        accepted(submit(client, as_csv(ROWS), query="?batch_id=mine"))
+
+        def lost(*_: object) -> None:
+            raise DatabaseUnavailable("lost")
+
+        monkeypatch.setattr(submit_module, "submit_batch", lost)
+        refused(submit(client, as_csv(ROWS), query="?batch_id=mine"), 503, "database_unavailable")
+
+
+@pytest.mark.usefixtures("ledger")
+class TestBacklog:
+    """Beyond a bound no further batch is accepted, and the answer says how much is waiting."""
+
+    @pytest.fixture
+    def bounded(self, settings: Settings) -> Iterator[FlaskClient]:
+        with application(replace(settings, max_backlog_customers=5, max_open_batches=4)) as made:
+            yield made.test_client()
+
+    def test_too_many_customers_are_503(self, bounded: FlaskClient, ledger: Engine) -> None:
+        accepted(submit(bounded, as_csv(ROWS)))
+        accepted(submit(bounded, as_csv(ROWS)))
+        response = submit(bounded, as_csv(ROWS))
+        problem = refused(response, 503, "backlog_full")
+        assert int(response.headers["Retry-After"]) >= 1
+        assert "6 customers of 2 batches wait" in problem["detail"]
+        assert batches_stored(ledger) == 2
+
+    def test_too_many_batches_are_503(self, bounded: FlaskClient) -> None:
+        for _ in range(4):
+            accepted(submit(bounded, as_csv(ROWS[:1])))
+        assert "4 customers of 4 batches" in refused(submit(bounded, as_csv(ROWS)), 503, "backlog_full")["detail"]
+
+    def test_scored_customers_make_room(self, bounded: FlaskClient, ledger: Engine) -> None:
+        first = accepted(submit(bounded, as_csv(ROWS)))
+        accepted(submit(bounded, as_csv(ROWS)))
+        refused(submit(bounded, as_csv(ROWS)), 503, "backlog_full")
+        score_all(ledger, first["batch_id"])
+        accepted(submit(bounded, as_csv(ROWS)))
+
+    def test_an_accepted_batch_is_answered_again(self, bounded: FlaskClient) -> None:
+        first = accepted(submit(bounded, as_csv(customers(5)), Idempotency_Key="k"))
+        refused(submit(bounded, as_csv(ROWS)), 503, "backlog_full")
+        assert accepted(submit(bounded, as_csv(customers(5)), Idempotency_Key="k"))["batch_id"] == first["batch_id"]
+
+    def test_a_batch_larger_than_the_bound_is_accepted_where_nothing_waits(self, bounded: FlaskClient) -> None:
+        accepted(submit(bounded, as_csv(customers(9))))
+
+    def test_a_retry_is_a_batch_as_well(self, bounded: FlaskClient, ledger: Engine) -> None:
+        with ledger.begin() as conn:
+            add_batch(conn, "parent", sizes=(2,))
+            score(conn, "parent", failed=1)
+        accepted(submit(bounded, as_csv(customers(5))))
+        refused(bounded.post(f"{PREFIX}/batches/parent/retry"), 503, "backlog_full")
+
+    def test_single_predictions_go_on(self, bounded: FlaskClient) -> None:
+        accepted(submit(bounded, as_csv(customers(5))))
+        assert bounded.post(f"{PREFIX}/predictions", json=customer()).status_code == 202
+
+    def test_submits_at_once_do_not_pass_by_more_than_they_are(self, settings: Settings, ledger: Engine) -> None:
+        with application(replace(settings, max_open_batches=3)) as made, ThreadPoolExecutor(4) as pool:
+            statuses = list(pool.map(lambda _: submit(made.test_client(), as_csv(ROWS)).status_code, range(40)))
+        assert set(statuses) == {202, 503}
+        assert 3 <= batches_stored(ledger) <= 3 + 4
 
 
 class TestRefusals:

@@ -21,7 +21,7 @@ from tests.integration.broker.conftest import Messages
 from tests.integration.broker.contents import everything_in
 from tests.integration.db.concurrency import durable_by_default, waits_for_disk
 
-WINDOW = Window(chunks=8, chunks_of_batch=4, republish_s=30)
+WINDOW = Window(chunks=8, chunks_of_batch=4, chunks_of_team=8, republish_s=30)
 CANARY = "canary-71c9"
 
 
@@ -185,14 +185,16 @@ def test_a_wiped_redis_takes_hints_again(producer: Celery, queue: redis.Redis, m
     assert messages("batches.low") == [["after"]]
 
 
-def test_the_window_follows_the_settings() -> None:
+@pytest.mark.parametrize(("team_window", "of_team"), [("0", 5), ("2", 2)])
+def test_the_window_follows_the_settings(team_window: str, of_team: int) -> None:
     settings = load_settings(
         {
             "DATABASE_URL": "postgresql://d/d",
             "REDIS_URL": "redis://r/0",
             "DISPATCH_WINDOW": "5",
             "BATCH_WINDOW": "3",
+            "TEAM_WINDOW": team_window,
             "REPUBLISH_AFTER_SECONDS": "7",
         }
     )
-    assert Window.of(settings) == Window(chunks=5, chunks_of_batch=3, republish_s=7.0)
+    assert Window.of(settings) == Window(chunks=5, chunks_of_batch=3, chunks_of_team=of_team, republish_s=7.0)

@@ -20,7 +20,7 @@ from schemas.messages import PREDICTIONS_QUEUE
 from tests.factories import add_batch, add_request, customer
 from tests.integration.broker.test_hints import marks
 
-WINDOW = Window(chunks=8, chunks_of_batch=4, republish_s=30)
+WINDOW = Window(chunks=8, chunks_of_batch=4, chunks_of_team=8, republish_s=30)
 
 
 @pytest.fixture

@@ -228,6 +228,7 @@ def _held(conn: Connection, chunk_no: int) -> ChunkClaim:
         chunk_no,
         1,
         made.n_rows,
+        False,
         made.payload,
         batch.batch_no,
         batch.model_version,
@@ -235,6 +236,7 @@ def _held(conn: Connection, chunk_no: int) -> ChunkClaim:
         batch.submitted_at,
         request_id=None,
         filter=None,
+        last_error=None,
     )
 
 

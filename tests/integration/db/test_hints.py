@@ -27,8 +27,10 @@ from tests.factories import (
 from tests.integration.db.concurrency import together
 
 
-def publish(conn: Connection, *, window: int = 8, batch_window: int = 4, republish_s: float = 30) -> list[ChunkHint]:
-    return due_chunks(conn, window=window, batch_window=batch_window, republish_s=republish_s)
+def publish(
+    conn: Connection, *, window: int = 8, batch_window: int = 4, team_window: int = 1000, republish_s: float = 30
+) -> list[ChunkHint]:
+    return due_chunks(conn, window=window, batch_window=batch_window, team_window=team_window, republish_s=republish_s)
 
 
 def names(hints: list[ChunkHint]) -> list[tuple[str, int]]:
@@ -160,6 +162,59 @@ class TestTurns:
         for name in ("z", "a"):
             add_batch(conn, name, sizes=(1,))
         assert names(publish(conn, window=1)) == [("z", 0)]
+
+
+class TestTeams:
+    """Teams share the window as batches do: in turns, however many batches each has and however pressing it calls them."""
+
+    def test_a_team_with_many_batches_gets_no_more_than_one_with_a_single_one(self, conn: Connection) -> None:
+        for number in range(6):
+            add_batch(conn, f"many{number}", sizes=(1,) * 5, team="many")
+        add_batch(conn, "single", sizes=(1,) * 8, team="single")
+        assert [name.rstrip("012345") for name, _ in names(publish(conn))] == ["many", "single"] * 4
+
+    def test_no_team_comes_first_by_calling_its_work_urgent(self, conn: Connection) -> None:
+        for number in range(3):
+            add_batch(conn, f"urgent{number}", sizes=(1,) * 20, team="loud", priority=Priority.URGENT)
+        add_batch(conn, "low", sizes=(1,) * 20, team="quiet", priority=Priority.LOW)
+        waiting = publish(conn)
+        served = Counter[str]()
+        for _ in range(16):
+            hint = waiting.pop(0)
+            work(conn, hint)
+            served[hint.priority] += 1
+            waiting += publish(conn)
+        assert served == {"urgent": 8, "low": 8}
+
+    def test_what_is_under_way_counts_for_its_team(self, conn: Connection) -> None:
+        add_batch(conn, "busy", sizes=(1,) * 10, team="busy")
+        publish(conn, window=3)
+        add_batch(conn, "other", sizes=(1,) * 10, team="busy")
+        add_batch(conn, "new", sizes=(1,) * 10, team="new")
+        assert names(publish(conn, window=6)) == [("new", 0), ("new", 1), ("new", 2)]
+
+    def test_a_team_has_no_more_under_way_than_its_window(self, conn: Connection) -> None:
+        for number in range(3):
+            add_batch(conn, f"b{number}", sizes=(1,) * 4, team="one")
+        hints = publish(conn, team_window=5)
+        assert len(hints) == 5
+        assert publish(conn, team_window=5) == []
+        work(conn, hints[0])
+        assert len(publish(conn, team_window=5)) == 1
+        add_batch(conn, "other", sizes=(1,) * 4, team="two")
+        assert [name for name, _ in names(publish(conn, team_window=5))] == ["other"] * 3
+
+    def test_within_a_team_batches_and_priorities_take_turns_as_ever(self, conn: Connection) -> None:
+        for team in ("one", "two"):
+            for priority in Priority:
+                add_batch(conn, f"{team} {priority}", sizes=(1,) * 10, priority=priority, team=team)
+        hints = names(publish(conn))
+        for team in ("one", "two"):
+            assert [name for name, _ in hints if name.startswith(team)] == [f"{team} {priority}" for priority in Priority]
+
+    def test_a_batch_is_the_default_team_s_unless_it_says_so(self, conn: Connection) -> None:
+        assert add_batch(conn).team == "default"
+        assert add_batch(conn, "c", team="retention").team == "retention"
 
 
 class TestOnce:

@@ -89,8 +89,11 @@ def test_an_empty_database_is_refused(bare: Engine) -> None:
 
 
 def test_an_older_database_is_refused(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    newest = expected_revision()
     monkeypatch.setattr(schema, "expected_revision", lambda: "9999")
-    with pytest.raises(SchemaMismatch, match="stands at revision 0004, but this version needs 9999: run `churn migrate up`"):
+    with pytest.raises(
+        SchemaMismatch, match=f"stands at revision {newest}, but this version needs 9999: run `churn migrate up`"
+    ):
         check_revision(engine)
 
 

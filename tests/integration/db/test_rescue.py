@@ -10,11 +10,10 @@ from sqlalchemy import Connection, Engine, text
 from db.batches import get_batch, reconcile
 from db.chunks import ChunkClaim, claim_chunk, close_chunk
 from db.errors import FenceLost
-from db.hints import due_chunks
+from db.hints import RequestsHint, due_chunks, due_requests, unpublish
 from db.planning import claim_plan
 from db.requests import claim_requests, get_request
 from db.rescue import (
-    chunk_input,
     chunk_rows,
     count_quarantined,
     elect_rescuer,
@@ -25,10 +24,8 @@ from db.rescue import (
     sweep,
 )
 from db.row_errors import store_row_errors
-from intake.chunks import decode
 from schemas.states import BatchStatus, ChunkState, RequestState
 from scoring.features import Code
-from scoring.table import ROW
 from tests.factories import (
     add_batch,
     add_request,
@@ -81,7 +78,7 @@ class TestChunks:
 
     def test_a_rescued_chunk_is_hinted_again_though_its_old_hint_is_fresh(self, conn: Connection) -> None:
         add_batch(conn, sizes=(1,))
-        window = {"window": 8, "batch_window": 4, "republish_s": 30}
+        window = {"window": 8, "batch_window": 4, "team_window": 8, "republish_s": 30}
         due_chunks(conn, **window)
         claim(conn, lease_s=0)
         assert due_chunks(conn, **window) == []
@@ -186,11 +183,6 @@ class TestQuarantine:
         claim(conn)
         assert quarantine_chunk(conn, "b", 0, zombie.attempt, error="late") is None
 
-    def test_its_input_is_still_there(self, conn: Connection) -> None:
-        add_batch(conn)
-        quarantine_chunk(conn, "b", 1, claim(conn, chunk_no=1).attempt, error="e")
-        assert decode(chunk_input(conn, "b", 1))[ROW].to_pylist() == [2, 3]
-
     def test_the_ledger_alone_tells_its_rows(self, conn: Connection) -> None:
         # Rows 0 and 1 were refused before the first chunk; rows 5 and 6 between its own, as in a file with bad lines.
         add_batch(conn, sizes=(3, 3), failed=2)
@@ -243,6 +235,15 @@ class TestRequests:
         assert (failed.state, failed.error_code) == (RequestState.FAILED, "scoring_failed")
         assert failed.error_detail == "the worker made no progress 2 times"
         assert claim_requests(conn, [request_id], lease_s=60) == []
+
+    def test_after_a_death_each_is_tried_alone(self, conn: Connection) -> None:
+        ids = [_request(conn) for _ in range(3)]
+        claim_requests(conn, ids[:2], lease_s=0)
+        rescue_requests(conn, max_attempts=4)
+        unpublish(conn, [RequestsHint((ids[2],))])
+        assert sorted(hint.ids for hint in due_requests(conn, republish_s=30)) == [(i,) for i in ids]
+        assert [held.id for held in claim_requests(conn, ids, lease_s=60)] == [ids[2]]
+        assert [held.id for held in claim_requests(conn, [ids[0]], lease_s=60)] == [ids[0]]
 
     def test_one_that_is_being_scored_is_left_alone(self, conn: Connection) -> None:
         claim_one(conn, _request(conn))

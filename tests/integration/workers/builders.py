@@ -324,6 +324,20 @@ def during_score(resources: Resources, act: Callable[[], None], *, model: str = 
         yield
 
 
+def fail_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
+    """Let every attempt at a chunk, and at its parts, fail until all its rows are row errors."""
+    engine = resources.engine
+    with during_score(resources, failing(ValueError("boom"))):
+        while open_ones := [
+            chunk.chunk_no
+            for chunk in chunks_of(engine, batch_id)
+            if chunk.state == "pending" and (chunk.suspect or chunk.chunk_no == chunk_no)
+        ]:
+            for number in open_ones:
+                score_chunk(resources, batch_id, number)
+            wait_out_backoff(engine, batch_id)
+
+
 def failing(error: BaseException) -> Callable[[], None]:
     """Something to happen `during_score`: an error."""
 

@@ -23,9 +23,9 @@ from schemas.states import BatchStatus, ChunkState
 from scoring.features import Code
 from scoring.model import ModelBundle
 from settings import Settings
+from tests.integration.cutter import cutting
 from tests.integration.db.concurrency import durable_by_default, waits_for_disk
 from tests.integration.workers import builders as b
-from tests.integration.workers.cutter import cutting
 from workers import chunk as chunk_module
 from workers.chunk import score_chunk
 from workers.rescue import rescue_round
@@ -243,22 +243,23 @@ def test_a_hung_predict_looks_dead(resources: Resources, ledger: Engine) -> None
 # -- a model that fails
 
 
-def test_a_failing_model_costs_attempts_and_then_quarantine(resources: Resources, ledger: Engine) -> None:
+def test_a_failing_model_costs_attempts_until_all_rows_have_failed(resources: Resources, ledger: Engine) -> None:
     customers = submit(ledger, 30, chunk_rows=20)
     score_chunk(resources, "b", 1)
 
     with b.during_score(resources, b.failing(ValueError("boom"))):
-        for attempt in range(1, resources.settings.max_attempts):
-            score_chunk(resources, "b", 0)
-            chunk = b.chunks_of(ledger, "b")[0]
-            assert (chunk.state, chunk.attempt, chunk.last_error) == (ChunkState.PENDING, attempt, "ValueError: boom")
-            assert 0.5 * 2 ** (attempt - 1) - 0.4 < chunk.due_s <= 1.5 * 2 ** (attempt - 1)
-            score_chunk(resources, "b", 0)
-            assert b.chunks_of(ledger, "b")[0].attempt == attempt  # not due yet
-            b.wait_out_backoff(ledger, "b")
         score_chunk(resources, "b", 0)
+        chunk = b.chunks_of(ledger, "b")[0]
+        assert (chunk.state, chunk.attempt, chunk.last_error) == (ChunkState.PENDING, 1, "ValueError: boom")
+        assert 0.1 < chunk.due_s <= 1.5
+        score_chunk(resources, "b", 0)
+        assert b.chunks_of(ledger, "b")[0].attempt == 1  # not due yet
+        b.wait_out_backoff(ledger, "b")
+        score_chunk(resources, "b", 0)
+        assert [chunk.n_rows for chunk in b.chunks_of(ledger, "b") if chunk.suspect] == [2] * 10
+    b.fail_chunk(resources, "b", 0)
 
-    assert b.chunks_of(ledger, "b")[0].state == ChunkState.QUARANTINED
+    assert {chunk.state for chunk in b.chunks_of(ledger, "b")} == {ChunkState.DONE, ChunkState.QUARANTINED}
     errors = b.errors_of(ledger, "b")
     assert {e.code for e in errors} == {Code.SCORING_FAILED}
     assert [(e.row, e.customer_id) for e in errors] == list(enumerate(b.ids_of(customers)[:20]))

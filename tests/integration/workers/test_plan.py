@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import gzip
 import io
 import itertools
@@ -15,7 +16,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from sqlalchemy import Engine, text
+from sqlalchemy import Connection, Engine, text
 from structlog.typing import EventDict
 
 from db.control import cancel_batch
@@ -29,15 +30,18 @@ from intake.slices import Slice
 from schemas.states import BatchStatus, OnError
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Code
 from scoring.table import ROW
+from settings import Settings
 from tests.apps import application
 from tests.asking import PREFIX, accepted
 from tests.factories import upload_of
+from tests.integration.cutter import cutting
 from tests.integration.workers import builders as b
 from workers import plan as plan_module
+from workers import sources as sources_module
 from workers.chunk import score_chunk
 from workers.plan import validate_batch
 from workers.rescue import rescue_round
-from workers.resources import Resources
+from workers.resources import Resources, make_resources
 
 Rows = Sequence[Mapping[str, Any]]
 
@@ -304,6 +308,28 @@ def test_the_lease_is_renewed_while_the_ids_of_a_filter_are_read(
     assert others == [None]
 
 
+def test_a_search_that_finds_nothing_for_long_keeps_its_lease_and_is_not_cut_short(
+    settings: Settings, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit_everyone(ledger, 5)
+    others: list[PlanClaim | None] = []
+    real = sources_module.copy_matching_ids
+
+    def slow(conn: Connection, *args: Any, **kwargs: Any) -> None:
+        conn.execute(text("SELECT pg_sleep(1)"))
+        with ledger.begin() as another:
+            others.append(claim_plan(another, "b", lease_s=60))
+        real(conn, *args, **kwargs)
+
+    monkeypatch.setattr(sources_module, "copy_matching_ids", slow)
+    brief = make_resources(dataclasses.replace(settings, lease_seconds=0.6), process=1)
+    validate_batch(brief, "b")
+    brief.close()
+    assert others == [None]
+    planned = b.batch_of(ledger, "b")
+    assert (planned.status, planned.total_customers) == (BatchStatus.PROCESSING, 5)
+
+
 @pytest.mark.usefixtures("ids_in_tens")
 @pytest.mark.parametrize("at", [20, 45])
 def test_a_cancel_stops_the_planning_of_a_filter(
@@ -455,9 +481,7 @@ def test_a_retry_scores_the_failed_rows_of_an_upload(resources: Resources, ledge
     with ledger.begin() as conn:
         b.submit_customers(conn, "parent", customers, chunk_rows=20)
     score_chunk(resources, "parent", 0)
-    hasty = b.with_settings(resources, max_attempts=1)
-    with b.during_score(resources, b.failing(ValueError("boom"))):
-        score_chunk(hasty, "parent", 1)
+    b.fail_chunk(resources, "parent", 1)
     score_chunk(resources, "parent", 2)
     with ledger.begin() as conn:
         b.submit_retry(conn, "b", "parent")
@@ -494,9 +518,10 @@ def test_a_retry_scores_the_failed_rows_of_a_batch_by_reference(resources: Resou
             delete_customer(conn, ids[3], keep_history=True)
             delete_customer(conn, ids[4], keep_history=True)
     score_chunk(resources, "parent", 0)
-    hasty = b.with_settings(resources, max_attempts=1)
-    with b.during_score(resources, b.failing(ValueError("boom")) if reason == "failed" else lambda: None):
-        score_chunk(hasty, "parent", 1)
+    if reason == "failed":
+        b.fail_chunk(resources, "parent", 1)
+    else:
+        score_chunk(resources, "parent", 1)
     assert b.batch_of(ledger, "parent").status is BatchStatus.PARTIAL
     with ledger.begin() as conn:
         b.store_customers(conn, customers)
@@ -750,6 +775,23 @@ def test_an_input_that_kills_every_planner_ends_its_batch(
     batch = b.batch_of(ledger, "b")
     assert (batch.status, batch.failure_code) == (BatchStatus.FAILED, "validation_failed")
     assert_nothing_but_the_batch(ledger)
+
+
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_of_the_plan_whose_answer_is_lost(settings: Settings, ledger: Engine, *, committed: bool) -> None:
+    submit(ledger, b.csv_of(b.rows_of(30)))
+    with cutting(settings.database_url, marker="COPY chunk_inputs", committed=committed) as cutter:
+        cut = make_resources(dataclasses.replace(settings, database_url=cutter.url, chunk_rows=10), process=1)
+        validate_batch(cut, "b")
+        assert cutter.cuts == 1
+        assert b.batch_of(ledger, "b").status is (BatchStatus.PROCESSING if committed else BatchStatus.QUEUED)
+        assert len(b.chunks_of(ledger, "b")) == (3 if committed else 0)
+        b.wait_out_backoff(ledger, "b")
+        b.work_off(cut)
+        cut.close()
+    assert b.batch_of(ledger, "b").status is BatchStatus.COMPLETED
+    assert len(b.predictions_of(ledger, "b")) == 30
+    b.assert_reconciled(ledger, "b")
 
 
 def test_a_planner_that_was_overtaken_stores_nothing(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from typing import Any
 
 import numpy as np
@@ -29,8 +29,8 @@ from scoring.score import Scores
 from settings import Settings
 from tests.factories import add_model, add_request, customer
 from tests.integration.broker.contents import everything_in
+from tests.integration.cutter import cutting
 from tests.integration.workers import builders as b
-from tests.integration.workers.cutter import cutting
 from workers.rescue import rescue_round
 from workers.resources import Resources, make_resources
 from workers.single import score_customers
@@ -287,10 +287,8 @@ def test_a_database_that_is_away_leaves_the_request_to_its_lease(
     assert "predictions left to their lease" in [entry["event"] for entry in logged]
 
 
-@pytest.mark.parametrize(("committed", "attempts"), [(True, 1), (False, 2)])
-def test_a_commit_whose_answer_is_lost_stores_one_prediction(
-    settings: Settings, ledger: Engine, *, committed: bool, attempts: int
-) -> None:
+@pytest.mark.parametrize("committed", [True, False])
+def test_a_commit_whose_answer_is_lost_stores_one_prediction(settings: Settings, ledger: Engine, *, committed: bool) -> None:
     prediction_id = request(ledger, "C", customer("C"))
     finish = "EXECUTE finish_requests"
     with cutting(settings.database_url, marker=finish, commit=finish, committed=committed) as cutter:
@@ -300,8 +298,52 @@ def test_a_commit_whose_answer_is_lost_stores_one_prediction(
         make_due(ledger)
         score_customers(resources, [prediction_id])
         resources.close()
-    assert prediction(ledger, prediction_id).attempt == attempts
+    assert prediction(ledger, prediction_id).attempt == 1  # an outage uses up no attempt
     assert is_gone(ledger, prediction_id)
+
+
+def test_an_outage_uses_up_no_attempt(resources: Resources, ledger: Engine) -> None:
+    prediction_id = request(ledger, "C", customer("C"))
+    with b.during_score(resources, b.failing(DatabaseUnavailable("gone"))):
+        for _ in range(3 * resources.settings.max_attempts):
+            score_customers(resources, [prediction_id])
+            make_due(ledger)
+    with b.during_score(resources, b.failing(ValueError("boom"))):
+        score_customers(resources, [prediction_id])
+    assert waiting(ledger, prediction_id).state is RequestState.PENDING
+
+
+def test_one_that_kills_its_worker_fails_alone(resources: Resources, ledger: Engine) -> None:
+    ids = [request(ledger, f"C-{n}", customer(f"C-{n}", age=20 + n)) for n in range(8)]
+    publish_due(ledger, resources.producer, resources.window)
+
+    class Killed(BaseException):
+        pass
+
+    scorer, sizes = resources.scorer(b.MODEL), list[int]()
+    real = scorer.score
+
+    def score(customers: pa.Table) -> Scores:
+        if 25 in customers.column("age").to_pylist():
+            sizes.append(customers.num_rows)
+            raise Killed
+        return real(customers)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(scorer, "score", score)
+        with pytest.raises(Killed):
+            score_customers(resources, ids)
+        for _ in range(resources.settings.max_attempts):
+            lapse(ledger)
+            rescue_round(ledger, resources.settings)
+            publish_due(ledger, resources.producer, resources.window)
+            for hint in b.take_hints(resources.producer):
+                with suppress(Killed):
+                    b.run_hint(resources, hint)
+
+    assert sizes == [8, 1, 1, 1]
+    assert waiting(ledger, ids[5]).state is RequestState.FAILED
+    assert [prediction(ledger, i).attempt for i in ids if i != ids[5]] == [2] * 7
 
 
 class TestGroups:

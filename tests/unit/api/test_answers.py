@@ -27,6 +27,7 @@ BATCH = Batch(
     source=Source.FILE,
     status=BatchStatus.PROCESSING,
     priority=Priority.NORMAL,
+    team="default",
     model_version="1",
     total_customers=1_000,
     processed_customers=0,

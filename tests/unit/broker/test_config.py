@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -39,11 +40,13 @@ def test_there_is_a_queue_for_each_priority_and_one_for_single_predictions(confi
     assert config["broker_transport_options"]["priority_steps"] == [0]
 
 
-def test_both_sides_agree_on_the_visibility_timeout(settings: Settings) -> None:
+@pytest.mark.parametrize("lease_s", [60, 20_000])
+def test_both_sides_agree_on_the_visibility_timeout(settings: Settings, lease_s: float) -> None:
+    settings = replace(settings, lease_seconds=lease_s)
     sides = [make(settings)["broker_transport_options"]["visibility_timeout"] for make in (producer_config, worker_config)]
     assert sides[0] == sides[1]
     limits = worker_config(settings)["task_annotations"].values()
-    assert max(limit["time_limit"] for limit in limits) < sides[0]
+    assert max(lease_s, *(limit["time_limit"] for limit in limits)) < sides[0]
 
 
 @pytest.mark.parametrize("task", [SCORE_CHUNK, SCORE_CUSTOMERS])
