@@ -37,6 +37,7 @@ from scoring.score import Scorer, Scores
 from scoring.table import IDS_SCHEMA, ROW
 from workers import metrics
 from workers.changes import changed_customers
+from workers.outage import outlast
 from workers.poison import attempts_of, take_apart
 from workers.resources import Resources
 from workers.rows import prediction_rows, risk_counts
@@ -236,10 +237,11 @@ def _take_apart(resources: Resources, claim: ChunkClaim, error: str) -> None:
 
 
 def _release(resources: Resources, claim: ChunkClaim, exc: Exception, *, backoff_s: float, counts: bool = True) -> None:
-    try:
+    def release() -> None:
         with resources.engine.begin() as conn:
             release_chunk(conn, claim, error=_describe(exc), backoff_s=backoff_s, counts=counts)
-    except DatabaseUnavailable:
+
+    if not outlast(release, lease_s=resources.settings.lease_seconds):
         _log.warning("chunk left to its lease", batch_id=claim.batch_id, chunk_no=claim.chunk_no)
 
 

@@ -18,7 +18,6 @@ from sqlalchemy import Connection
 from broker.replies import announce
 from db.customers import customers_by_id
 from db.engine import each_alone
-from db.errors import DatabaseUnavailable
 from db.requests import (
     RequestClaim,
     ScoredRequest,
@@ -32,6 +31,7 @@ from scoring.features import Code
 from scoring.risk import RISK_CATEGORIES
 from scoring.score import Scorer, Scores
 from workers import metrics
+from workers.outage import outlast
 from workers.resources import Resources
 from workers.stored import table_of
 
@@ -136,9 +136,10 @@ def _release(resources: Resources, claims: Sequence[RequestClaim], *, counts: bo
 def _unless_away(
     resources: Resources, claims: Sequence[RequestClaim], change: Callable[[Connection, RequestClaim], None]
 ) -> None:
-    try:
+    def change_all() -> None:
         with resources.engine.begin() as conn:
             for claim in claims:
                 change(conn, claim)
-    except DatabaseUnavailable:
+
+    if not outlast(change_all, lease_s=resources.settings.lease_seconds):
         _log.warning("predictions left to their lease", prediction_ids=[str(claim.id) for claim in claims])

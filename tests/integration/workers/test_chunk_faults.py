@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
+from typing import Any
 
 import pyarrow as pa
 import pytest
@@ -385,17 +386,34 @@ def test_a_connection_lost_while_closing_leaves_nothing_behind(resources: Resour
 def test_a_database_that_is_away_for_good_leaves_the_chunk_to_its_lease(resources: Resources, ledger: Engine) -> None:
     submit(ledger)
     away = make_engine("postgresql://churn@127.0.0.1:1/churn")
+    brief = b.with_settings(resources, lease_seconds=1)
 
     def lose() -> None:
-        resources.engine = away
+        brief.engine = away
         raise DatabaseUnavailable("gone")
 
-    there = resources.engine
-    with b.during_score(resources, lose):
-        score_chunk(resources, "b", 0)  # and raises nothing
-    resources.engine = there
+    with b.during_score(brief, lose):
+        score_chunk(brief, "b", 0)  # and raises nothing
     (chunk,) = b.chunks_of(ledger, "b")
     assert (chunk.state, chunk.attempt) == (ChunkState.RUNNING, 1)
+
+
+def test_a_database_that_is_away_for_a_moment_costs_no_attempt(
+    resources: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(ledger)
+    real, calls = chunk_module.release_chunk, itertools.count()
+
+    def release(*args: Any, **kwargs: Any) -> None:
+        if next(calls) < 2:
+            raise DatabaseUnavailable("starting up")
+        real(*args, **kwargs)
+
+    monkeypatch.setattr(chunk_module, "release_chunk", release)
+    with b.during_score(resources, b.failing(DatabaseUnavailable("gone"))):
+        score_chunk(resources, "b", 0)
+    (chunk,) = b.chunks_of(ledger, "b")
+    assert (chunk.state, chunk.attempt) == (ChunkState.PENDING, 0)
 
 
 def test_a_last_attempt_without_a_database_is_left_to_the_rescuer(resources: Resources, ledger: Engine) -> None:

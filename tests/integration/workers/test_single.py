@@ -274,15 +274,14 @@ def test_a_database_that_is_away_leaves_the_request_to_its_lease(
     resources: Resources, ledger: Engine, error: Exception, logged: list[EventDict]
 ) -> None:
     prediction_id = request(ledger, "C", customer("C"))
-    there = resources.engine
+    brief = b.with_settings(resources, lease_seconds=1)
 
     def lose() -> None:
-        resources.engine = make_engine("postgresql://churn@127.0.0.1:1/churn")
+        brief.engine = make_engine("postgresql://churn@127.0.0.1:1/churn")
         raise error
 
-    with b.during_score(resources, lose):
-        score_customers(resources, [prediction_id])
-    resources.engine = there
+    with b.during_score(brief, lose):
+        score_customers(brief, [prediction_id])
     assert waiting(ledger, prediction_id).state is RequestState.RUNNING
     assert "predictions left to their lease" in [entry["event"] for entry in logged]
 
