@@ -51,7 +51,8 @@ _PLANS_KEPT_S: Final = 5.0
 _GRACE_S: Final = 2.0
 """What the client waits beyond the server's own bound, before it takes the server's silence for its end."""
 
-_NO_WAIT: Final = text("SET LOCAL synchronous_commit = off")
+NO_WAIT_FOR_DISK: Final = "SET LOCAL synchronous_commit = off;"
+"""Has a transaction commit without waiting for the disk; see `do_not_wait_for_disk`."""
 
 
 def make_engine(
@@ -168,7 +169,7 @@ def do_not_wait_for_disk(conn: Connection) -> None:
 
     A later commit that waits makes this one durable as well.
     """
-    conn.execute(_NO_WAIT)
+    conn.execute(text(NO_WAIT_FOR_DISK))
 
 
 def ping(conn: Connection) -> None:

@@ -10,7 +10,7 @@ from typing import Any, Final
 from sqlalchemy import Connection, text
 
 from db.customers import DELETION_LOCK, put_customers
-from db.engine import Prepared, to_json
+from db.engine import NO_WAIT_FOR_DISK, Prepared, to_json
 from schemas.states import RequestState
 from scoring.features import COLUMNS
 
@@ -89,9 +89,6 @@ class ScoredRequest:
     risk_category: str
 
 
-# Lost in a crash of Postgres, what such a commit wrote is as if it had not happened yet: nobody has been told of it.
-_UNHURRIED: Final = "SET LOCAL synchronous_commit = off;"
-
 # One statement for many: what each needs is looked up beside the insert, so that one client's mistake fails no other's request.
 _CREATE_SQL: Final = """
     WITH asked AS (
@@ -106,7 +103,8 @@ _CREATE_SQL: Final = """
         SELECT id, customer_id, customer, model_version, request_id, clock_timestamp()
           FROM asked WHERE is_known AND model_version IS NOT NULL)
     SELECT id, model_version, is_known FROM asked ORDER BY place"""
-_CREATE: Final = Prepared("create_requests", {"asked": "jsonb"}, _CREATE_SQL, before=_UNHURRIED)
+# Lost in a crash of Postgres, what such a commit wrote is as if it had not happened yet: nobody has been told of it.
+_CREATE: Final = Prepared("create_requests", {"asked": "jsonb"}, _CREATE_SQL, before=NO_WAIT_FOR_DISK)
 _CREATE_DURABLY: Final = Prepared("create_requests_durably", {"asked": "jsonb"}, _CREATE_SQL)
 
 # A request is written again, changing nothing, only to have a commit that waits for the disk.
@@ -125,7 +123,7 @@ _CLAIM: Final = Prepared(
      WHERE id = ANY($1) AND state = 'pending' AND available_at <= clock_timestamp() AND (NOT alone OR cardinality($1) = 1)
     RETURNING id, attempt, customer_id, customer, model_version, submitted_at, request_id
     """,
-    before=_UNHURRIED,
+    before=NO_WAIT_FOR_DISK,
 )
 
 # The fence, the customer's latest values and the prediction, in one statement behind the lock that keeps customers from being

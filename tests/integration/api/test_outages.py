@@ -98,7 +98,7 @@ def test_connections_that_were_cut_are_replaced(client: FlaskClient, ledger: Eng
 def test_an_older_schema_is_not_ready(client: FlaskClient, engine: Engine) -> None:
     with engine.begin() as conn:
         known = conn.execute(text("SELECT version_num FROM alembic_version")).scalar_one()
-        conn.execute(text("UPDATE alembic_version SET version_num = '0000'"))
+        conn.execute(text("UPDATE alembic_version SET version_num = '0001'"))
     try:
         problem = refused(client.get("/health/ready"), 503, "schema_mismatch")
         assert "migrate" in problem["detail"]
