@@ -6,6 +6,7 @@ from typing import Any, Final
 
 from kombu import Exchange, Queue
 
+from failpoints import Guard, is_off
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 from settings import Settings
 
@@ -42,7 +43,6 @@ def worker_config(settings: Settings) -> dict[str, Any]:
     A hint is acknowledged when its task starts: a lost one is published again from the ledger, whereas a late acknowledgement
     would only have Redis deliver it a second time after the visibility timeout.
     """
-    lease_s = settings.lease_seconds
     return {
         **_common(settings),
         "task_acks_late": False,
@@ -55,11 +55,7 @@ def worker_config(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # A hung predict is killed before its lease lapses, so that its chunk is never scored twice at once.
-        "task_annotations": {
-            SCORE_CHUNK: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9},
-            SCORE_CUSTOMERS: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9},
-            VALIDATE_BATCH: {"soft_time_limit": PLAN_TIME_LIMIT_S - 60, "time_limit": PLAN_TIME_LIMIT_S},
-        },
+        "task_annotations": None if is_off(Guard.TIME_LIMIT) else _time_limits(settings.lease_seconds),
         "broker_transport_options": {
             **_transport(),
             "queue_order_strategy": "workers.fairness:SharedPriority",
@@ -87,6 +83,12 @@ def _common(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         "timezone": "UTC",
     }
+
+
+def _time_limits(lease_s: float) -> dict[str, dict[str, float]]:
+    short = {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9}
+    long: dict[str, float] = {"soft_time_limit": PLAN_TIME_LIMIT_S - 60, "time_limit": PLAN_TIME_LIMIT_S}
+    return {SCORE_CHUNK: short, SCORE_CUSTOMERS: short, VALIDATE_BATCH: long}
 
 
 def _queues() -> list[Queue]:
