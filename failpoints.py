@@ -67,6 +67,8 @@ class Guard(StrEnum):
     """A cancel locks the chunks that it has seen pending."""
     DURABLE_SUBMIT = "durable_submit"
     """A submit is on disk before it is answered."""
+    SLOW_START = "slow_start"
+    """A pool's process may take its time to load its model."""
     TIME_LIMIT = "time_limit"
     """A task that takes longer than its lease is killed."""
 

@@ -30,6 +30,17 @@ def test_fault_01_pool_child_killed_in_predict(scene: Scene) -> None:
     scene.verify()
 
 
+@against(Guard.SLOW_START)
+def test_fault_01_pool_killed_and_slow_to_come_back(scene: Scene) -> None:
+    scene.ground.restart(BATCH_WORKER)
+    scene.order("started=sleep:6")
+    for process in scene.ground.pool_of(BATCH_WORKER):
+        process.kill()
+    scene.submit(CHUNK_ROWS)
+    scene.healed()
+    scene.verify()
+
+
 @against()
 def test_fault_02_idle_worker_killed_while_hints_are_published(scene: Scene) -> None:
     for _ in range(3):
