@@ -17,16 +17,26 @@ _LOSES_ITS_CLOSING = b"SET state = 'done'"
 
 @against(Guard.OUTAGE_IS_FREE)
 def test_fault_16_every_connection_ended_again_and_again(scene: Scene) -> None:
-    scene.order("closing=sleep:1")
-    scene.submit(CHUNK_ROWS * 2)
-    until = time.monotonic() + 16
-    while time.monotonic() < until:
-        with scene.ground.postgres.as_superuser() as cursor:
-            cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'churn'")
-        time.sleep(0.5)
-    scene.order()
+    scene.order("closing=sleep:0.5 chunk_no=0")
+    scene.submit(CHUNK_ROWS)
+    for turn in range(5):
+        scene.wait_hit("closing", turn + 1)
+        _end_connections(scene)
+    scene.order("scored=sleep:0.2")
+    scene.submit()
+    for _ in range(3):
+        time.sleep(2)
+        _end_connections(scene)
     scene.healed()
+    scene.end()
+    # One for the case that giving the chunk back was cut off as well, which leaves it to its lease.
+    scene.expect_attempts(2)
     scene.verify()
+
+
+def _end_connections(scene: Scene) -> None:
+    with scene.ground.postgres.as_superuser() as cursor:
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'churn'")
 
 
 @against()

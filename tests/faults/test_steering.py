@@ -28,9 +28,10 @@ def test_fault_28_two_last_chunks_at_once(scene: Scene) -> None:
 
 @against(Guard.SWEEP_LOCK, quick=Quick.ALL)
 def test_fault_28_cancel_meets_a_claim(scene: Scene) -> None:
-    scene.order("claiming=sleep:0.5")
+    # The first claim of a batch locks it as well, so that a cancel waits; that of its second chunk does not.
+    scene.order("claiming=sleep:0.5 chunk_no=1")
     for _ in range(5):
-        batch = scene.submit(CHUNK_ROWS)
+        batch = scene.submit(CHUNK_ROWS * 2)
         scene.wait_hit("claiming", len(scene.sent))
         _cancel(scene, batch)
     scene.healed()
