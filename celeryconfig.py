@@ -6,11 +6,15 @@ from typing import Any, Final
 
 from kombu import Exchange, Queue
 
+from failpoints import Guard, is_off
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 from settings import Settings
 
 PLAN_TIME_LIMIT_S: Final = 3600
 """An upload of the largest size is read well within it."""
+
+_CHILD_START_S: Final = 60.0
+"""How long a pool's process may take to load what it needs before it counts as stuck and is replaced."""
 
 _EXCHANGE: Final = Exchange("churn", type="direct")
 
@@ -40,7 +44,6 @@ def worker_config(settings: Settings) -> dict[str, Any]:
     A hint is acknowledged when its task starts: a lost one is published again from the ledger, whereas a late acknowledgement
     would only have Redis deliver it a second time after the visibility timeout.
     """
-    lease_s = settings.lease_seconds
     return {
         **_common(settings),
         "task_acks_late": False,
@@ -53,13 +56,9 @@ def worker_config(settings: Settings) -> dict[str, Any]:
         "broker_connection_max_retries": None,
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # A hung predict is killed before its lease lapses, so that its chunk is never scored twice at once.
-        "task_annotations": {
-            SCORE_CHUNK: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9},
-            # Celery acknowledges even what its queue keeps nothing of, and for a client that waits that is one round trip too
-            # many before the score; after it, nobody waits.
-            SCORE_CUSTOMERS: {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9, "acks_late": True},
-            VALIDATE_BATCH: {"soft_time_limit": PLAN_TIME_LIMIT_S - 60, "time_limit": PLAN_TIME_LIMIT_S},
-        },
+        # Celery's four seconds are too few on a busy machine: each replacement would be killed while it loads its model.
+        "worker_proc_alive_timeout": 4.0 if is_off(Guard.SLOW_START) else _CHILD_START_S,
+        "task_annotations": None if is_off(Guard.TIME_LIMIT) else _task_options(settings.lease_seconds),
         "broker_transport_options": {
             **_transport(settings),
             "queue_order_strategy": "workers.fairness:SharedPriority",
@@ -87,6 +86,14 @@ def _common(settings: Settings) -> dict[str, Any]:
         "enable_utc": True,
         "timezone": "UTC",
     }
+
+
+def _task_options(lease_s: float) -> dict[str, dict[str, Any]]:
+    short = {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9}
+    long = {"soft_time_limit": PLAN_TIME_LIMIT_S - 60, "time_limit": PLAN_TIME_LIMIT_S}
+    # Celery acknowledges even what its queue keeps nothing of, and for a client that waits that is one round trip too many
+    # before the score; after it, nobody waits.
+    return {SCORE_CHUNK: short, SCORE_CUSTOMERS: {**short, "acks_late": True}, VALIDATE_BATCH: long}
 
 
 def _queues() -> list[Queue]:

@@ -110,6 +110,9 @@ class Settings:
     worker_niceness: int
     """How far a worker's processes stand back for others on their machine: 0 not at all, 19 as far as they can."""
 
+    failpoints: str = ""
+    """Orders to break this very process, for tests (see failpoints.py); refused unless the environment is `testing`."""
+
     unserved: tuple[str, ...] = ()
     """Reserved names that carry a value which nothing acts on; the factories log them as a warning."""
 
@@ -152,7 +155,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     env = _Variables(os.environ if environ is None else environ)
     if environ is None:
         env.read_env(ENV_FILE, recurse=False)
-    values = {**_server(env), **_stores(env), **_models(env), **_limits(env), **_ledger(env), **_metrics(env)}
+    values = {**_server(env), **_stores(env), **_models(env), **_limits(env), **_ledger(env), **_metrics(env), **_testing(env)}
     reserved = [name for name in RESERVED if env.str(name, "")]
     try:
         env.seal()
@@ -243,6 +246,10 @@ def _metrics(env: Env) -> dict[str, Any]:
     }
 
 
+def _testing(env: Env) -> dict[str, Any]:
+    return {"failpoints": env.str("FAILPOINTS", "")}
+
+
 def _names(env: Env, name: str) -> tuple[str, ...]:
     return tuple(part.strip() for part in env.str(name, "").split(",") if part.strip())
 
@@ -259,14 +266,17 @@ def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], None]:
 
 def _disagreements(values: Mapping[str, Any]) -> list[str]:
     """Values that are valid alone and not together."""
-    low, medium, high = (values[f"{band}_risk_threshold"] for band in ("low", "medium", "high"))
-    if low is None and medium is None and high is None:
-        return []
-    if None in (low, medium, high) or not 0 < low < medium < high < 1:
-        return [
+    low, medium, high = bands = [values[f"{band}_risk_threshold"] for band in ("low", "medium", "high")]
+    faults = []
+    if bands != [None] * 3 and (None in bands or not 0 < low < medium < high < 1):
+        faults.append(
             "  LOW_RISK_THRESHOLD < MEDIUM_RISK_THRESHOLD < HIGH_RISK_THRESHOLD: set all three, in this order between 0 and 1"
-        ]
-    return []
+        )
+    if values["failpoints"] and values["environment"] != "testing":
+        faults.append(
+            f"  FAILPOINTS: breaks the product on purpose, so never with ENVIRONMENT={values['environment']}; unset it"
+        )
+    return faults
 
 
 def _asked_to_protect(env: Env) -> list[str]:

@@ -9,6 +9,7 @@ from flask import Flask, request
 from flask.json.provider import DefaultJSONProvider
 from flask_smorest import Api
 
+import failpoints
 from api.answers import PREFIX
 from api.batches import batches
 from api.customers import customers
@@ -79,6 +80,7 @@ def create_app(settings: Settings | None = None) -> Flask:
         The environment is not fit to start with.
     """
     settings = load_settings() if settings is None else settings
+    failpoints.arm(settings.failpoints)
     configure_logs(settings.log_level, settings.log_format)
     if settings.unserved:
         _log.warning("settings without effect", names=settings.unserved)

@@ -17,11 +17,12 @@ from api.inputs import Input, LaterInput, input_of
 from api.resources import Resources
 from db.backlog import measure_backlog
 from db.batches import Batch, NewBatch, get_batch, submit_batch
-from db.engine import each_alone
+from db.engine import do_not_wait_for_disk, each_alone
 from db.errors import Conflict, DatabaseUnavailable, NotFound
 from db.idempotency import keep_key, replayed_batch
 from db.models import current_model, get_model
 from db.retry import count_retryable
+from failpoints import Guard, Point, is_off, reach
 from schemas.states import Source
 
 MAX_KEY_LENGTH: Final = 255
@@ -108,7 +109,7 @@ def check_key(key: str | None) -> str | None:
 
 
 def _replayed(resources: Resources, key: str | None, sha256: str) -> Submitted | None:
-    if key is None:
+    if key is None or is_off(Guard.IDEMPOTENCY):
         return None
     with resources.engine.connect() as conn:
         batch_id = replayed_batch(conn, key, sha256)
@@ -140,10 +141,12 @@ def _store(
     try:
         with resources.engine.begin() as conn:
             submit_batch(conn, _new_batch(conn, batch_id, what, options, request_id))
-            if key is not None:
+            if key is not None and not is_off(Guard.IDEMPOTENCY):
                 keep_key(conn, key, sha256, batch_id)
             what.store(conn, batch_id)
             batch = get_batch(conn, batch_id)
+            if is_off(Guard.DURABLE_SUBMIT):
+                do_not_wait_for_disk(conn)
     except Conflict:
         # The same request may have come twice at once, and the other one has won: then this one is its repetition.
         earlier = _replayed(resources, key, sha256)
@@ -156,6 +159,7 @@ def _store(
         if committed is None:
             raise
         batch = committed
+    reach(Point.SUBMITTED)
     resources.publisher.nudge()
     return Submitted(batch, replayed=False)
 

@@ -21,8 +21,11 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 from db.engine import do_not_wait_for_disk
 from db.errors import DatabaseUnavailable
 from db.hints import ChunkHint, Hint, PlanHint, RequestsHint, due_chunks, due_plans, due_requests, unpublish
+from failpoints import Guard, is_off
 from schemas.messages import PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH, batch_queue
 from settings import Settings
+
+_NEVER_S: Final = 1e9
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -41,6 +44,11 @@ class Window:
         """The window that the settings ask for."""
         of_team = settings.team_window or settings.dispatch_window
         return cls(settings.dispatch_window, settings.batch_window, of_team, settings.republish_after_seconds)
+
+    @property
+    def lost_after_s(self) -> float:
+        """When a hint that nobody took counts as lost."""
+        return _NEVER_S if is_off(Guard.REPUBLISH) else self.republish_s
 
 
 def publish_due(engine: Engine, producer: Celery, window: Window, *, chunks_only: bool = False) -> int:
@@ -65,14 +73,14 @@ def publish_due(engine: Engine, producer: Celery, window: Window, *, chunks_only
         do_not_wait_for_disk(conn)  # A mark that is lost has its hint published once more.
         hints: list[Hint] = []
         if not chunks_only:
-            hints += due_requests(conn, republish_s=window.republish_s)
-            hints += due_plans(conn, republish_s=window.republish_s)
+            hints += due_requests(conn, republish_s=window.lost_after_s)
+            hints += due_plans(conn, republish_s=window.lost_after_s)
         hints += due_chunks(
             conn,
             window=window.chunks,
             batch_window=window.chunks_of_batch,
             team_window=window.chunks_of_team,
-            republish_s=window.republish_s,
+            republish_s=window.lost_after_s,
         )
     for sent, hint in enumerate(hints):
         if not publish(producer, hint):
@@ -122,6 +130,8 @@ class Publisher:
 
     def nudge(self) -> None:
         """Say that there is new work; returns at once."""
+        if is_off(Guard.PUBLISH_ASIDE):
+            publish_due(self._engine, self._producer, self._window)
         self._due.set()
         with self._start:
             if self._thread is None and not self._stopping:

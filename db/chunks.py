@@ -16,6 +16,8 @@ from sqlalchemy import Connection, text
 from db.batches import first_prediction_id_of
 from db.engine import to_json
 from db.errors import FenceLost
+from db.mutants import guarded
+from failpoints import Guard
 from schemas.states import Priority
 
 
@@ -140,7 +142,7 @@ def claim_chunk(conn: Connection, batch_id: str, chunk_no: int, *, lease_s: floa
         None when there is nothing to do (a duplicate hint, a cancelled or paused batch): drop the message.
     """
     values = {"batch_id": batch_id, "chunk_no": chunk_no, "lease_s": lease_s, "worker": worker}
-    row = conn.execute(_CLAIM, values).one_or_none()
+    row = conn.execute(guarded(_CLAIM, Guard.CLAIM, Guard.DATABASE_CLOCK, Guard.PINNED_MODEL), values).one_or_none()
     if row is None:
         return None
     return ChunkClaim(
@@ -168,7 +170,7 @@ def renew_chunk(conn: Connection, claim: ChunkClaim, *, lease_s: float) -> None:
     FenceLost
         The chunk was given to another attempt: stop scoring.
     """
-    if conn.execute(_RENEW, {**_fence_of(claim), "lease_s": lease_s}).rowcount != 1:
+    if conn.execute(guarded(_RENEW, Guard.DATABASE_CLOCK), {**_fence_of(claim), "lease_s": lease_s}).rowcount != 1:
         raise FenceLost(_name(claim))
 
 
@@ -182,7 +184,7 @@ def close_chunk(conn: Connection, claim: ChunkClaim) -> None:
     FenceLost
         The lease lapsed and the chunk was given to another attempt; roll back.
     """
-    if conn.execute(_FENCE, _fence_of(claim)).rowcount != 1:
+    if conn.execute(guarded(_FENCE, Guard.FENCE), _fence_of(claim)).rowcount != 1:
         raise FenceLost(_name(claim))
 
 
@@ -215,7 +217,7 @@ def count_chunk(
         Whether this chunk was the last and the batch has ended.
     """
     row = conn.execute(
-        _COUNT_CLOSED,
+        guarded(_COUNT_CLOSED, Guard.LAST_CHUNK_LOCK),
         {
             "batch_id": batch_id,
             "completed": completed,
@@ -246,7 +248,8 @@ def release_chunk(conn: Connection, claim: ChunkClaim, *, error: str, backoff_s:
     counts : bool
         Whether the attempt counts towards the limit: False when the chunk is not to blame (a stopping worker).
     """
-    conn.execute(_RELEASE, {**_fence_of(claim), "error": error[:500], "backoff_s": backoff_s, "counts": counts})
+    values = {**_fence_of(claim), "error": error[:500], "backoff_s": backoff_s, "counts": counts}
+    conn.execute(guarded(_RELEASE, Guard.RELEASE_FENCE), values)
 
 
 def _fence_of(claim: ChunkClaim) -> dict[str, object]:

@@ -11,6 +11,8 @@ from sqlalchemy import Connection, text
 from db.batches import Batch, get_batch
 from db.chunks import COUNT_CLOSED
 from db.errors import Conflict
+from db.mutants import guarded
+from failpoints import Guard
 from schemas.states import BatchStatus
 
 _CANCEL = text("""
@@ -78,7 +80,7 @@ def cancel_batch(conn: Connection, batch_id: str) -> Batch:
 
 def sweep_batch(conn: Connection, batch_id: str) -> None:
     """Cancel the pending chunks of a cancelling batch, and end it if none is running."""
-    rows = [int(r.n_rows) for r in conn.execute(_SWEEP, {"batch_id": batch_id})]
+    rows = [int(r.n_rows) for r in conn.execute(guarded(_SWEEP, Guard.SWEEP_LOCK), {"batch_id": batch_id})]
     values = {"completed": 0, "failed": 0, "cancelled": sum(rows), "chunks": len(rows), "risk": "{}", "errors": "{}"}
     if rows:
         conn.execute(_COUNT, {"batch_id": batch_id, **values})

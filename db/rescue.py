@@ -8,6 +8,8 @@ from sqlalchemy import Connection, text
 
 from db.chunks import COUNT_CLOSED
 from db.control import sweep_cancelling
+from db.mutants import guarded
+from failpoints import Guard
 from schemas.states import ChunkState
 
 # Any constant: every rescuer asks for the same.
@@ -113,7 +115,9 @@ def rescue_chunks(conn: Connection, *, max_attempts: int, backoff_s: float, limi
     stores its rows' errors and calls `count_quarantined` in this same transaction.
     """
     values = {"max_attempts": max_attempts, "backoff_s": backoff_s, "limit": limit}
-    return [Rescued(r.batch_id, r.chunk_no, ChunkState(r.state), r.attempt, r.n_rows) for r in conn.execute(_RESCUE, values)]
+    statement = guarded(_RESCUE, Guard.LEASE_EXPIRY, Guard.RESCUE_LOCK, Guard.MAX_ATTEMPTS)
+    found = conn.execute(statement, values)
+    return [Rescued(r.batch_id, r.chunk_no, ChunkState(r.state), r.attempt, r.n_rows) for r in found]
 
 
 def quarantine_chunk(conn: Connection, batch_id: str, chunk_no: int, attempt: int, *, error: str) -> int | None:

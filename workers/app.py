@@ -9,6 +9,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 from celery import Celery
 
+import failpoints
 from celeryconfig import worker_config
 from settings import Settings, load_settings
 from workers.lifecycle import connect_signals
@@ -17,6 +18,7 @@ from workers.tasks import register_tasks
 
 def make_worker_app(settings: Settings) -> Celery:
     """Make the Celery app that workers and Flower run."""
+    failpoints.arm(settings.failpoints)
     app = Celery("churn")
     app.config_from_object(worker_config(settings))
     connect_signals(app, settings)

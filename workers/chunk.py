@@ -29,6 +29,7 @@ from db.errors import DatabaseUnavailable, FenceLost
 from db.filters import copy_matching_customers
 from db.predictions import store_predictions
 from db.row_errors import RowError, store_row_errors
+from failpoints import Guard, Point, is_off, reach
 from intake.chunks import decode
 from intake.copying import customer_rows
 from scoring.errors import ModelError, Transient
@@ -71,8 +72,10 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
         do_not_wait_for_disk(conn)
         lease_s = resources.settings.lease_seconds
         claim = claim_chunk(conn, batch_id, chunk_no, lease_s=lease_s, worker=resources.worker)
+        reach(Point.CLAIMING, chunk_no=chunk_no, attempt=claim and claim.attempt)
     if claim is None:
         return  # A duplicate hint, or the batch was paused or cancelled.
+    reach(Point.CLAIMED, chunk_no=chunk_no, attempt=claim.attempt)
     log = _log.bind(batch_id=batch_id, chunk_no=chunk_no, attempt=claim.attempt, request_id=claim.request_id)
     try:
         if claim.attempt > attempts_of(claim, max_attempts=resources.settings.max_attempts):
@@ -90,7 +93,7 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     except Transient as exc:
         log.warning("chunk given back", reason=str(exc))
         # Not counted: attempts bound what a chunk does to its workers, not how long an outage may last.
-        _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt), counts=False)
+        _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt), counts=is_off(Guard.OUTAGE_IS_FREE))
     except Exception as exc:
         log.exception("chunk failed")
         _fail(resources, claim, exc)
@@ -105,12 +108,14 @@ def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
     is_upload = wanted.schema.names != IDS_SCHEMA.names
     customers = wanted if is_upload else _read_stored(resources, claim, wanted)
     scores = _score(resources, claim, scorer, customers) if customers.num_rows else _NO_SCORES
+    reach(Point.SCORED, chunk_no=claim.chunk_no, attempt=claim.attempt)
     try:
         with metrics.step_seconds("write"), resources.engine.begin() as conn:
             closed = _close(conn, claim, wanted, customers, scores, is_upload=is_upload)
+            reach(Point.CLOSING, chunk_no=claim.chunk_no, attempt=claim.attempt)
     except DatabaseUnavailable:
         # The connection may have broken after Postgres committed; only Postgres knows.
-        if not _is_closed(resources, claim):
+        if is_off(Guard.AMBIGUOUS_COMMIT) or not _is_closed(resources, claim):
             raise
     metrics.chunk_closed(claim, closed.risk, ended=closed.ended)
     metrics.rows_failed(closed.errors)
@@ -140,6 +145,7 @@ def _score(resources: Resources, claim: ChunkClaim, scorer: Scorer, customers: p
     renewed = time.monotonic()
     parts: list[Scores] = []
     for part in _slices(customers):
+        reach(Point.PREDICT, chunk_no=claim.chunk_no, attempt=claim.attempt, row=part.column(ROW))
         with metrics.step_seconds("predict"), metrics.inference_seconds():
             parts.append(scorer.score(part))
         if time.monotonic() - renewed > lease_s / 3:
@@ -184,6 +190,7 @@ def _close(
     store_predictions(conn, rows)
     store_row_errors(conn, claim.batch_id, errors)
     risk, by_code = risk_counts(scores.risk), Counter(error.code for error in errors)
+    reach(Point.COUNTING, chunk_no=claim.chunk_no, attempt=claim.attempt)
     ended = count_chunk(conn, claim.batch_id, completed=customers.num_rows, failed=len(errors), risk=risk, errors=by_code)
     return _Closed(ended, risk, by_code)
 

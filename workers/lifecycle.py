@@ -13,6 +13,7 @@ from broker.app import make_producer
 from db.engine import make_engine
 from db.models import current_model
 from db.schema import check_revision
+from failpoints import Point, reach
 from logs import configure_logs
 from scoring.errors import ChurnError
 from settings import Settings
@@ -48,6 +49,7 @@ def connect_signals(app: Celery, settings: Settings) -> None:
     @signals.worker_process_init.connect(weak=False)
     def on_child(**_: object) -> None:
         os.nice(settings.worker_niceness)
+        reach(Point.STARTED)
         _process["resources"] = made = make_resources(settings, process=os.getpid())
         _warm(made)
 

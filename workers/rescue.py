@@ -18,6 +18,7 @@ from broker.hints import Window, publish_due
 from db.errors import DatabaseUnavailable
 from db.idempotency import purge_keys
 from db.rescue import elect_rescuer, rescue_chunks, rescue_plans, rescue_requests, sweep
+from failpoints import Guard, Point, is_off, reach
 from schemas.states import ChunkState
 from settings import Settings
 from workers import metrics
@@ -49,6 +50,7 @@ def rescue_round(engine: Engine, settings: Settings) -> bool:
             if chunk.state is ChunkState.QUARANTINED:
                 metrics.rows_failed(fail_rows(conn, chunk.batch_id, chunk.chunk_no))
             metrics.rescued(chunk.state)
+            reach(Point.RESCUING, chunk_no=chunk.chunk_no)
             _log.warning(
                 "chunk rescued", batch_id=chunk.batch_id, chunk_no=chunk.chunk_no, attempt=chunk.attempt, state=chunk.state
             )
@@ -98,7 +100,8 @@ class Rescuer:
     def _round(self) -> None:
         if not rescue_round(self._engine, self._settings):
             return
-        publish_due(self._engine, self._producer, Window.of(self._settings))
+        if not is_off(Guard.RESCUER_PUBLISHES):
+            publish_due(self._engine, self._producer, Window.of(self._settings))
         self._rounds += 1
         if self._rounds % _PURGE_EVERY == 0:
             with self._engine.begin() as conn:

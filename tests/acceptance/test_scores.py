@@ -8,20 +8,16 @@ import subprocess
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import httpx
-import lightgbm
 import numpy as np
 import pytest
 
 from datasets.telco import read_telco
-from scoring.calibrate import Calibration
-from scoring.features import FEATURES, Kind
-from scoring.manifest import parse_manifest
 from scoring.train import cross_validate
 from tests.acceptance.http import assert_exactly_once, customers, ended, finished, results
 from tests.acceptance.stack import Stack
+from tests.golden import golden
 
 pytestmark = pytest.mark.acceptance
 
@@ -50,20 +46,6 @@ def churn(stack: Stack, *arguments: str) -> str:
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout
-
-
-def golden(bundle: Path, rows: list[Mapping[str, Any]]) -> np.ndarray:
-    """Score rows in one process by Booster.predict alone: a matrix built value by value, and the bundle's calibration."""
-    matrix = np.array([[_number(row.get(f.name), f.kind, f.categories) for f in FEATURES] for row in rows])
-    raw = lightgbm.Booster(model_file=bundle / "model.txt").predict(matrix)
-    calibration: Calibration = parse_manifest((bundle / "manifest.json").read_bytes()).calibration
-    return calibration.apply(np.asarray(raw))
-
-
-def _number(value: Any, kind: Kind, categories: tuple[str, ...]) -> float:
-    if value is None:
-        return float("nan")
-    return float(categories.index(value)) if kind is Kind.CATEGORY else float(value)
 
 
 def test_generated_customers(client: httpx.Client, model_storage: Path, active_model: str) -> None:

@@ -83,3 +83,7 @@ def test_a_producer_waits_no_longer_than_it_was_told(settings: Settings) -> None
 
 def test_a_producer_knows_no_task(settings: Settings) -> None:
     assert [name for name in make_producer(settings).tasks if not name.startswith("celery.")] == []
+
+
+def test_a_process_has_time_to_load_its_model(settings: Settings) -> None:
+    assert worker_config(settings)["worker_proc_alive_timeout"] >= 60
