@@ -49,6 +49,7 @@ class NewBatch:
     parent_batch_id: str | None = None
     request_id: str | None = None
     expires_in_s: float | None = None
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,6 +79,7 @@ class Batch:
     media_type: str | None
     content_encoding: str | None
     metadata: Mapping[str, Any]
+    callback_url: str | None
     parent_batch_id: str | None
     request_id: str | None
     failure_code: str | None
@@ -106,10 +108,11 @@ _COLUMNS: Final = ", ".join("clock_timestamp() AS read_at" if name == "read_at" 
 
 _SUBMIT = text("""
     INSERT INTO batch_jobs (batch_id, source, status, model_version, total_customers, priority, on_error, max_error_rate,
-                            filter, media_type, content_encoding, metadata, parent_batch_id, request_id, expires_at)
+                            filter, media_type, content_encoding, metadata, parent_batch_id, request_id, callback_url,
+                            expires_at)
     VALUES (:batch_id, :source, 'queued', :model_version, :total_customers, :priority, :on_error, :max_error_rate,
             CAST(:filter AS jsonb), :media_type, :content_encoding, CAST(:metadata AS jsonb), :parent_batch_id, :request_id,
-            clock_timestamp() + make_interval(secs => :expires_in_s))
+            :callback_url, clock_timestamp() + make_interval(secs => :expires_in_s))
     ON CONFLICT (batch_id) DO NOTHING
     RETURNING batch_no
 """)
@@ -173,6 +176,7 @@ def submit_batch(conn: Connection, new: NewBatch) -> int:
             "parent_batch_id": new.parent_batch_id,
             "request_id": new.request_id,
             "expires_in_s": new.expires_in_s,
+            "callback_url": new.callback_url,
         },
     ).one_or_none()
     if row is None:
