@@ -7,16 +7,14 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import quote
 
 from db.batches import Batch
 from db.models import Model
 from db.predictions import StoredPrediction
 from db.requests import PredictionRequest
+from schemas.paths import batch_path, prediction_path
 from schemas.states import BatchStatus
 from scoring.risk import RECOMMENDED_ACTIONS, RISK_CATEGORIES, RiskCategory
-
-PREFIX: Final = "/api/v1"
 
 RETRY_AFTER_S: Final = 1
 """When to look again at work that is under way."""
@@ -32,16 +30,6 @@ def rfc3339(moment: datetime) -> str:
 def maybe_rfc3339(moment: datetime | None) -> str | None:
     """The same, or None."""
     return None if moment is None else rfc3339(moment)
-
-
-def batch_path(batch_id: str) -> str:
-    """Where a batch is found."""
-    return f"{PREFIX}/batches/{quote(batch_id, safe='')}"
-
-
-def prediction_path(prediction_id: int) -> str:
-    """Where a prediction is found."""
-    return f"{PREFIX}/predictions/{prediction_id}"
 
 
 def batch_answer(batch: Batch, *, queue_position: int | None = None) -> dict[str, Any]:
@@ -76,6 +64,7 @@ def batch_answer(batch: Batch, *, queue_position: int | None = None) -> dict[str
         "failure": None if batch.failure_code is None else {"code": batch.failure_code, "detail": batch.failure_detail},
         "parent_batch_id": batch.parent_batch_id,
         "metadata": dict(batch.metadata),
+        "callback_url": batch.callback_url,
         "links": _links(batch),
     }
 

@@ -9,7 +9,6 @@ from flask import Flask, request
 from flask.json.provider import DefaultJSONProvider
 from flask_smorest import Api
 
-from api.answers import PREFIX
 from api.batches import batches
 from api.customers import customers
 from api.docs import docs
@@ -27,6 +26,7 @@ from api.tracing import register_tracing
 from db.errors import NotFound
 from logs import configure_logs
 from schemas.customer import CustomerSchema
+from schemas.paths import PREFIX
 from schemas.problem import ProblemSchema
 from settings import Settings, load_settings
 

@@ -24,6 +24,12 @@ _BATCHES: Final = Counter("churn_batches_ended", "Batches that a chunk of this w
 _ROW_ERRORS: Final = Counter("churn_rows_failed", "Rows refused or not scored.", ["code"])
 _RESCUED: Final = Counter("churn_chunks_rescued", "Chunks taken from an attempt whose lease lapsed.", ["outcome"])
 
+_WEBHOOKS: Final = Counter(
+    "churn_webhook_deliveries",
+    "Attempts to deliver a webhook: delivered, put_off (tried again later), given_up, gone (410), lost (the fence forbade it).",
+    ["outcome"],
+)
+
 _LOADED: Final = Counter(
     "churn_models_loaded",
     "Models that a process loaded, by the engine that scores with them; fallback says why it is not the compiled one.",
@@ -99,6 +105,11 @@ def rows_failed(by_code: Mapping[str, int]) -> None:
 def rescued(outcome: str) -> None:
     """Count a rescued chunk; `outcome` is the state it was put into."""
     _RESCUED.labels(outcome).inc()
+
+
+def webhook_sent(outcome: str) -> None:
+    """Count an attempt to deliver a webhook."""
+    _WEBHOOKS.labels(outcome).inc()
 
 
 def serve(port: int, *, address: str) -> None:
