@@ -9,10 +9,12 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, Final
 
 from db.batches import Batch
+from db.deliveries import Delivery
 from db.models import Model
 from db.predictions import StoredPrediction
 from db.requests import PredictionRequest
-from schemas.paths import batch_path, prediction_path
+from db.webhooks import Endpoint
+from schemas.paths import batch_path, delivery_path, prediction_path, webhook_path
 from schemas.states import BatchStatus
 from scoring.risk import RECOMMENDED_ACTIONS, RISK_CATEGORIES, RiskCategory
 
@@ -116,6 +118,45 @@ def model_answer(model: Model) -> dict[str, Any]:
         "created_at": model.manifest.get("created_at"),
         "registered_at": rfc3339(model.registered_at),
         "activated_at": maybe_rfc3339(model.activated_at),
+    }
+
+
+def webhook_answer(endpoint: Endpoint) -> dict[str, Any]:
+    """A registered receiver as `schemas.webhook.WebhookSchema` describes it; its secret is nobody's to read."""
+    path = webhook_path(endpoint.endpoint_id)
+    return {
+        "webhook_id": endpoint.endpoint_id,
+        "url": endpoint.url,
+        "events": [str(event) for event in endpoint.events],
+        "description": endpoint.description,
+        "status": "enabled" if endpoint.disabled_at is None else "disabled",
+        "disabled_at": maybe_rfc3339(endpoint.disabled_at),
+        "disabled_reason": endpoint.disabled_reason,
+        "previous_secret_until": maybe_rfc3339(endpoint.previous_until),
+        "created_at": rfc3339(endpoint.created_at),
+        "links": {"self": path, "deliveries": f"{path}/deliveries", "rotate": f"{path}/rotate"},
+    }
+
+
+def delivery_answer(delivery: Delivery) -> dict[str, Any]:
+    """A delivery as `schemas.webhook.DeliverySchema` describes it."""
+    path = delivery_path(delivery.delivery_id)
+    return {
+        "delivery_id": delivery.delivery_id,
+        "event_id": delivery.event_id,
+        "event": str(delivery.event),
+        "batch_id": delivery.batch_id,
+        "webhook_id": delivery.endpoint_id,
+        "url": delivery.url,
+        "status": str(delivery.state),
+        "attempts": delivery.attempt,
+        "next_attempt_at": maybe_rfc3339(delivery.available_at),
+        "last_attempt_at": maybe_rfc3339(delivery.attempted_at),
+        "last_response_status": delivery.last_status,
+        "last_error": delivery.last_error,
+        "created_at": rfc3339(delivery.created_at),
+        "finished_at": maybe_rfc3339(delivery.finished_at),
+        "links": {"self": path, "redeliver": f"{path}/redeliver", "batch": batch_path(delivery.batch_id)},
     }
 
 

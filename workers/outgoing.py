@@ -73,7 +73,7 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: fl
             raise NoAnswer(f"no answer within {timeout_s:g} s") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
         if answer is None:
-            raise NoAnswer(f"{type(exc).__name__}: {exc}".strip(" :")) from exc
+            raise NoAnswer(_printable(f"{type(exc).__name__}: {exc}".strip(" :"))) from exc
     if answer is None:  # pragma: no cover - every way here has an answer or has raised
         raise NoAnswer("no answer")
     return answer
@@ -86,6 +86,11 @@ async def _read_some(response: httpx.Response) -> None:
         read += len(block)
         if read >= MAX_ANSWER_BYTES:
             return
+
+
+def _printable(said: str) -> str:
+    # A receiver's bytes may be quoted in it, and Postgres holds no NUL.
+    return "".join(char if char.isprintable() else "?" for char in said)
 
 
 def _retry_after(said: str | None) -> float | None:
