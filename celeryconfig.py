@@ -7,7 +7,14 @@ from typing import Any, Final
 from kombu import Exchange, Queue
 
 from failpoints import Guard, is_off
-from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
+from schemas.messages import (
+    BATCH_QUEUES,
+    PREDICTIONS_QUEUE,
+    SCORE_CHUNK,
+    SCORE_CUSTOMERS,
+    VALIDATE_BATCH,
+    WEBHOOKS_QUEUE,
+)
 from settings import Settings
 
 PLAN_TIME_LIMIT_S: Final = 3600
@@ -97,13 +104,13 @@ def _task_options(lease_s: float) -> dict[str, dict[str, Any]]:
 
 
 def _queues() -> list[Queue]:
-    """A queue a priority, and that of single predictions.
+    """A queue a priority, that of single predictions, and that of webhooks.
 
-    The latter's hints are not kept in Redis until they are acknowledged: that would happen as soon as their task starts anyway,
-    and the ledger knows what was lost. It spares each a round trip.
+    The hints of single predictions are not kept in Redis until they are acknowledged: that would happen as soon as their task
+    starts anyway, and the ledger knows what was lost. It spares each a round trip.
     """
-    batches = [Queue(name, _EXCHANGE, routing_key=name) for name in BATCH_QUEUES]
-    return [*batches, Queue(PREDICTIONS_QUEUE, _EXCHANGE, routing_key=PREDICTIONS_QUEUE, no_ack=True)]
+    kept = [Queue(name, _EXCHANGE, routing_key=name) for name in (*BATCH_QUEUES, WEBHOOKS_QUEUE)]
+    return [*kept, Queue(PREDICTIONS_QUEUE, _EXCHANGE, routing_key=PREDICTIONS_QUEUE, no_ack=True)]
 
 
 def _transport(settings: Settings) -> dict[str, Any]:

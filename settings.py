@@ -6,6 +6,7 @@ This module alone reads the environment (and a `.env` file beside it); factories
 
 from __future__ import annotations
 
+import base64
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -26,8 +27,6 @@ RESERVED: Final = (
     "JWT_ALGORITHM",
     "RATE_LIMIT_REQUESTS_PER_MINUTE",
     "BATCH_RATE_LIMIT_PER_MINUTE",
-    "WEBHOOK_TIMEOUT_SECONDS",
-    "WEBHOOK_RETRY_ATTEMPTS",
 )
 """Names that the contract keeps for later; a value is reported at start, because nothing acts on it yet."""
 
@@ -36,6 +35,8 @@ _PROTECTIVE: Final = ("REQUIRE_API_KEY", "JWT_SECRET_KEY")
 
 _POSTGRES_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg2://")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+_SECRET_BYTES: Final = (24, 64)
+"""What Standard Webhooks asks for."""
 _POSITIVE: Final = Range(min=0, min_inclusive=False)
 
 
@@ -105,6 +106,12 @@ class Settings:
     max_open_batches: int
     """From so much waiting work on no further batch is accepted."""
 
+    webhook_secret: tuple[str, ...] = field(repr=False)
+    """What signs the webhooks of a batch's callback_url, the newest first; empty means that callback_url is refused."""
+    webhook_timeout_seconds: float
+    webhook_retry_attempts: int
+    """How often a webhook is sent at most."""
+
     prometheus_multiproc_dir: str
     worker_metrics_port: int
     worker_niceness: int
@@ -155,7 +162,16 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     env = _Variables(os.environ if environ is None else environ)
     if environ is None:
         env.read_env(ENV_FILE, recurse=False)
-    values = {**_server(env), **_stores(env), **_models(env), **_limits(env), **_ledger(env), **_metrics(env), **_testing(env)}
+    values = {
+        **_server(env),
+        **_stores(env),
+        **_models(env),
+        **_limits(env),
+        **_ledger(env),
+        **_webhooks(env),
+        **_metrics(env),
+        **_testing(env),
+    }
     reserved = [name for name in RESERVED if env.str(name, "")]
     try:
         env.seal()
@@ -238,6 +254,14 @@ def _ledger(env: Env) -> dict[str, Any]:
     }
 
 
+def _webhooks(env: Env) -> dict[str, Any]:
+    return {
+        "webhook_secret": _names(env, "WEBHOOK_SECRET", validate=_are_secrets),
+        "webhook_timeout_seconds": env.float("WEBHOOK_TIMEOUT_SECONDS", 10.0, validate=Range(0, 60, min_inclusive=False)),
+        "webhook_retry_attempts": env.int("WEBHOOK_RETRY_ATTEMPTS", 10, validate=Range(1, 20)),
+    }
+
+
 def _metrics(env: Env) -> dict[str, Any]:
     return {
         "prometheus_multiproc_dir": env.str("PROMETHEUS_MULTIPROC_DIR", ""),
@@ -250,8 +274,27 @@ def _testing(env: Env) -> dict[str, Any]:
     return {"failpoints": env.str("FAILPOINTS", "")}
 
 
-def _names(env: Env, name: str) -> tuple[str, ...]:
-    return tuple(part.strip() for part in env.str(name, "").split(",") if part.strip())
+def _names(env: Env, name: str, validate: Callable[[str], None] | None = None) -> tuple[str, ...]:
+    # A value that is not valid is None here, and reported when the environment is sealed.
+    return _parts(env.str(name, "", validate=validate) or "")
+
+
+def _parts(text: str) -> tuple[str, ...]:
+    return tuple(part.strip() for part in text.split(",") if part.strip())
+
+
+def _are_secrets(text: str) -> None:
+    """Check secrets in the form of Standard Webhooks, without echoing them."""
+    for part in _parts(text):
+        try:
+            key = base64.b64decode(part.removeprefix("whsec_"), validate=True)
+        except ValueError:
+            key = b""
+        if not part.startswith("whsec_") or not _SECRET_BYTES[0] <= len(key) <= _SECRET_BYTES[1]:
+            raise ValidationError(
+                f"Must be whsec_ and the base64 of {_SECRET_BYTES[0]} to {_SECRET_BYTES[1]} random bytes;"
+                " several, the newest first, with commas between."
+            )
 
 
 def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], None]:

@@ -7,16 +7,16 @@ import json
 from collections.abc import Mapping
 from datetime import UTC, datetime, timedelta
 from typing import Any, Final
-from urllib.parse import quote
 
 from db.batches import Batch
+from db.deliveries import Delivery
 from db.models import Model
 from db.predictions import StoredPrediction
 from db.requests import PredictionRequest
+from db.webhooks import Endpoint
+from schemas.paths import batch_path, delivery_path, prediction_path, webhook_path
 from schemas.states import BatchStatus
 from scoring.risk import RECOMMENDED_ACTIONS, RISK_CATEGORIES, RiskCategory
-
-PREFIX: Final = "/api/v1"
 
 RETRY_AFTER_S: Final = 1
 """When to look again at work that is under way."""
@@ -32,16 +32,6 @@ def rfc3339(moment: datetime) -> str:
 def maybe_rfc3339(moment: datetime | None) -> str | None:
     """The same, or None."""
     return None if moment is None else rfc3339(moment)
-
-
-def batch_path(batch_id: str) -> str:
-    """Where a batch is found."""
-    return f"{PREFIX}/batches/{quote(batch_id, safe='')}"
-
-
-def prediction_path(prediction_id: int) -> str:
-    """Where a prediction is found."""
-    return f"{PREFIX}/predictions/{prediction_id}"
 
 
 def batch_answer(batch: Batch, *, queue_position: int | None = None) -> dict[str, Any]:
@@ -76,6 +66,7 @@ def batch_answer(batch: Batch, *, queue_position: int | None = None) -> dict[str
         "failure": None if batch.failure_code is None else {"code": batch.failure_code, "detail": batch.failure_detail},
         "parent_batch_id": batch.parent_batch_id,
         "metadata": dict(batch.metadata),
+        "callback_url": batch.callback_url,
         "links": _links(batch),
     }
 
@@ -127,6 +118,45 @@ def model_answer(model: Model) -> dict[str, Any]:
         "created_at": model.manifest.get("created_at"),
         "registered_at": rfc3339(model.registered_at),
         "activated_at": maybe_rfc3339(model.activated_at),
+    }
+
+
+def webhook_answer(endpoint: Endpoint) -> dict[str, Any]:
+    """A registered receiver as `schemas.webhook.WebhookSchema` describes it; its secret is nobody's to read."""
+    path = webhook_path(endpoint.endpoint_id)
+    return {
+        "webhook_id": endpoint.endpoint_id,
+        "url": endpoint.url,
+        "events": [str(event) for event in endpoint.events],
+        "description": endpoint.description,
+        "status": "enabled" if endpoint.disabled_at is None else "disabled",
+        "disabled_at": maybe_rfc3339(endpoint.disabled_at),
+        "disabled_reason": endpoint.disabled_reason,
+        "previous_secret_until": maybe_rfc3339(endpoint.previous_until),
+        "created_at": rfc3339(endpoint.created_at),
+        "links": {"self": path, "deliveries": f"{path}/deliveries", "rotate": f"{path}/rotate"},
+    }
+
+
+def delivery_answer(delivery: Delivery) -> dict[str, Any]:
+    """A delivery as `schemas.webhook.DeliverySchema` describes it."""
+    path = delivery_path(delivery.delivery_id)
+    return {
+        "delivery_id": delivery.delivery_id,
+        "event_id": delivery.event_id,
+        "event": str(delivery.event),
+        "batch_id": delivery.batch_id,
+        "webhook_id": delivery.endpoint_id,
+        "url": delivery.url,
+        "status": str(delivery.state),
+        "attempts": delivery.attempt,
+        "next_attempt_at": maybe_rfc3339(delivery.available_at),
+        "last_attempt_at": maybe_rfc3339(delivery.attempted_at),
+        "last_response_status": delivery.last_status,
+        "last_error": delivery.last_error,
+        "created_at": rfc3339(delivery.created_at),
+        "finished_at": maybe_rfc3339(delivery.finished_at),
+        "links": {"self": path, "redeliver": f"{path}/redeliver", "batch": batch_path(delivery.batch_id)},
     }
 
 

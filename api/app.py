@@ -10,7 +10,6 @@ from flask.json.provider import DefaultJSONProvider
 from flask_smorest import Api
 
 import failpoints
-from api.answers import PREFIX
 from api.batches import batches
 from api.customers import customers
 from api.docs import docs
@@ -25,10 +24,13 @@ from api.resources import make_resources, register_resources
 from api.results import results
 from api.stats import LedgerGauges, stats
 from api.tracing import register_tracing
+from api.webhooks import webhooks
 from db.errors import NotFound
 from logs import configure_logs
 from schemas.customer import CustomerSchema
+from schemas.paths import PREFIX
 from schemas.problem import ProblemSchema
+from schemas.webhook import WebhookEventSchema
 from settings import Settings, load_settings
 
 API_VERSION: Final = "1.0.0"
@@ -116,8 +118,9 @@ def _flask_config(settings: Settings) -> dict[str, Any]:
 def _register_blueprints(app: Flask) -> None:
     api = _ProblemApi(app)
     api.spec.components.schema("Customer", schema=CustomerSchema)
+    api.spec.components.schema("WebhookEvent", schema=WebhookEventSchema)
     api.register_blueprint(health)
-    for noun in (predictions, batches, results, customers, models, stats):
+    for noun in (predictions, batches, results, customers, models, stats, webhooks):
         api.register_blueprint(noun, url_prefix=PREFIX)
     # The same views under the versioned prefix or an older name; described once.
     app.register_blueprint(health, name="health_v1", url_prefix=PREFIX)

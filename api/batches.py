@@ -9,7 +9,7 @@ from typing import Any, Final
 from flask import Response, g, jsonify, request
 from sqlalchemy import Connection
 
-from api.answers import RETRY_AFTER_S, batch_answer, batch_path
+from api.answers import RETRY_AFTER_S, batch_answer
 from api.bodies import read_body
 from api.errors import NotReady
 from api.media import JSON, MULTIPART
@@ -33,6 +33,7 @@ from schemas.batch import (
     ValidationSchema,
     WaitQuerySchema,
 )
+from schemas.paths import batch_path
 from schemas.states import BatchStatus
 from schemas.submit import OptionsSchema, SubmitSchema
 

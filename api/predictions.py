@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from flask import Response, g, jsonify, request
 
-from api.answers import RETRY_AFTER_S, pending_answer, prediction_answer, prediction_path
+from api.answers import RETRY_AFTER_S, pending_answer, prediction_answer
 from api.bodies import read_json
 from api.errors import ScoringFailed, Unprocessable
 from api.nouns import Noun, headers
@@ -22,6 +22,7 @@ from db.models import no_active_model, no_such_model
 from db.predictions import StoredPrediction, customer_predictions
 from db.requests import Created, NewRequest
 from schemas.customer import CustomerSchema, read_customer
+from schemas.paths import prediction_path
 from schemas.prediction import (
     PageQuerySchema,
     PendingPredictionSchema,

@@ -7,7 +7,7 @@ from typing import Any, Final
 from api.bodies import Body
 from api.reading import FaultList, all_slices, read_references, verdict
 from api.resources import Resources
-from api.submit import model_version
+from api.submit import check_callback, model_version
 from db.filters import check_filter, count_matches
 from db.stats import rows_per_second
 from intake.tally import Tally
@@ -27,6 +27,7 @@ def rehearse(resources: Resources, body: Body) -> dict[str, Any]:
     Unprocessable, DataError
         The options or the input as a whole are at fault, as for a submit.
     """
+    check_callback(resources, body.options)
     tally, faults = Tally(), FaultList()
     with resources.engine.connect() as conn:
         model_version(conn, body.options.get("model_version"))

@@ -53,6 +53,7 @@ def submit(resources: Resources, body: Body, *, key: str | None, request_id: str
         if earlier is not None:
             return earlier
         _check_backlog(resources)
+        check_callback(resources, body.options)
         return _store(resources, input_of(resources, body, stack), body.options, body.sha256, key, request_id)
 
 
@@ -86,7 +87,12 @@ def submit_retry(resources: Resources, parent_id: str, *, key: str | None, reque
             " must be corrected and submitted anew",
             code="nothing_to_retry",
         )
-    options = {"priority": parent.priority, "metadata": parent.metadata, "model_version": parent.model_version}
+    options = {
+        "priority": parent.priority,
+        "metadata": parent.metadata,
+        "model_version": parent.model_version,
+        "callback_url": parent.callback_url,
+    }
     said = {"total_customers": total, "parent_batch_id": parent_id}
     return _store(resources, LaterInput(Source.RETRY, said), options, fingerprint, key, request_id)
 
@@ -106,6 +112,21 @@ def check_key(key: str | None) -> str | None:
             f"Idempotency-Key must be 1 to {MAX_KEY_LENGTH} printable ASCII characters.", code="invalid_idempotency_key"
         )
     return key
+
+
+def check_callback(resources: Resources, options: Mapping[str, Any]) -> None:
+    """Refuse a callback_url that nothing could sign for.
+
+    Raises
+    ------
+    Unprocessable
+    """
+    if "callback_url" in options and not resources.settings.webhook_secret:
+        said = "callback_url needs WEBHOOK_SECRET, which signs what is sent to it, and which is not set on this server."
+        fault = {"parameter": "callback_url", "code": "callback_unsigned", "message": said}
+        raise Unprocessable(
+            f"{said} Set it, or register a receiver with POST /webhooks.", code="callback_unsigned", errors=[fault]
+        )
 
 
 def _replayed(resources: Resources, key: str | None, sha256: str) -> Submitted | None:
@@ -185,6 +206,7 @@ def _new_batch(conn: Connection, batch_id: str, what: Input, options: Mapping[st
         metadata=options["metadata"],
         request_id=request_id,
         expires_in_s=options.get("expires_in"),
+        callback_url=options.get("callback_url"),
         **what.columns(),
     )
 

@@ -20,12 +20,38 @@ from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from db.engine import do_not_wait_for_disk
 from db.errors import DatabaseUnavailable
-from db.hints import ChunkHint, Hint, PlanHint, RequestsHint, due_chunks, due_plans, due_requests, unpublish
+from db.hints import (
+    ChunkHint,
+    DeliveryHint,
+    Hint,
+    PlanHint,
+    RequestsHint,
+    due_chunks,
+    due_deliveries,
+    due_plans,
+    due_requests,
+    unpublish,
+)
+from db.webhooks import hand_out
 from failpoints import Guard, is_off
-from schemas.messages import PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH, batch_queue
+from schemas.messages import (
+    DELIVER_WEBHOOK,
+    PREDICTIONS_QUEUE,
+    SCORE_CHUNK,
+    SCORE_CUSTOMERS,
+    VALIDATE_BATCH,
+    WEBHOOKS_QUEUE,
+    batch_queue,
+)
 from settings import Settings
 
 _NEVER_S: Final = 1e9
+
+_DELIVERIES: Final = 16
+"""As many webhooks stand in the queue or are being sent at once."""
+
+_DELIVERIES_OF_RECEIVER: Final = 2
+"""Of them to one host: eight that hang at once hold up the others' webhooks, and nothing else."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -82,6 +108,26 @@ def publish_due(engine: Engine, producer: Celery, window: Window, *, chunks_only
             team_window=window.chunks_of_team,
             republish_s=window.lost_after_s,
         )
+    return _send(engine, producer, hints)
+
+
+def publish_deliveries(engine: Engine, producer: Celery, *, republish_s: float) -> int:
+    """Make the deliveries of batches that have ended, and publish those that are due; returns the hints that the queue took.
+
+    Raises
+    ------
+    DatabaseUnavailable
+        The ledger cannot be read now.
+    """
+    with engine.begin() as conn:
+        hand_out(conn)
+    with engine.begin() as conn:
+        do_not_wait_for_disk(conn)
+        hints = due_deliveries(conn, window=_DELIVERIES, receiver_window=_DELIVERIES_OF_RECEIVER, republish_s=republish_s)
+    return _send(engine, producer, hints)
+
+
+def _send(engine: Engine, producer: Celery, hints: Sequence[Hint]) -> int:
     for sent, hint in enumerate(hints):
         if not publish(producer, hint):
             # The broker does not answer: the rest would only wait for the same timeout.
@@ -111,6 +157,8 @@ def _message(hint: Hint) -> tuple[str, list[Any], str]:
         case RequestsHint(ids):
             # As strings, because Flower's JavaScript would round them.
             return SCORE_CUSTOMERS, [[str(prediction_id) for prediction_id in ids]], PREDICTIONS_QUEUE
+        case DeliveryHint(delivery_id):
+            return DELIVER_WEBHOOK, [delivery_id], WEBHOOKS_QUEUE
 
 
 class Publisher:

@@ -21,6 +21,7 @@ from cli.results import errors, results
 from cli.session import Session, shared_options
 from cli.submit import submit
 from cli.train import train
+from cli.webhooks import webhooks
 
 COMMANDS: tuple[click.Command, ...] = (
     submit,
@@ -34,6 +35,7 @@ COMMANDS: tuple[click.Command, ...] = (
     resume,
     retry,
     reconcile,
+    webhooks,
     health,
     train,
     models,

@@ -46,6 +46,7 @@ Examples:
 @click.option("--model-version", help="A registered model other than the current one.")
 @click.option("--metadata", metavar="JSON", help="Notes that the batch carries: a JSON object.")
 @click.option("--expires-in", type=click.IntRange(1), metavar="SECONDS", help="Give up a batch that is not done by then.")
+@click.option("--callback-url", metavar="URL", help="Told of the batch's end by a webhook.")
 @click.option("--idempotency-key", metavar="KEY", help="Running the same submit again with the same key finds the same batch.")
 @click.option("--dry-run", is_flag=True, help="With FILE: only say what a submit would find; nothing is stored.")
 @click.option("--wait", is_flag=True, help="Wait for the end; the exit code tells it.")
@@ -64,6 +65,7 @@ def submit(
     model_version: str | None,
     metadata: str | None,
     expires_in: int | None,
+    callback_url: str | None,
     idempotency_key: str | None,
     dry_run: bool,
     wait: bool,
@@ -83,6 +85,7 @@ def submit(
         model_version=model_version,
         metadata=None if metadata is None else json_object(metadata, "--metadata"),
         expires_in=expires_in,
+        callback_url=callback_url,
     )
     source = None if file is None else _opened(file, file_format)
     if dry_run:

@@ -18,6 +18,7 @@ from client.options import SubmitOptions
 from client.records import Batch, Page, Prediction, RowError
 from client.retry import RetryPolicy
 from client.service import Activation, Health, Model, Reconciliation, Validation
+from client.webhooks import Delivery, Webhook
 
 __all__ = [
     "DEFAULT_API_URL",
@@ -26,6 +27,7 @@ __all__ = [
     "ChurnApiError",
     "ChurnClient",
     "Conflict",
+    "Delivery",
     "Health",
     "Model",
     "NotFound",
@@ -44,4 +46,5 @@ __all__ = [
     "UnsendableFile",
     "Validation",
     "WaitTimeout",
+    "Webhook",
 ]

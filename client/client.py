@@ -12,6 +12,7 @@ import httpx
 from client.downloads import rows, save
 from client.options import SubmitOptions
 from client.problems import object_of
+from client.reading import Json
 from client.records import Batch, Page, Prediction, RowError
 from client.service import Activation, Health, Model, Reconciliation, Validation
 from client.single import predict_one
@@ -19,6 +20,7 @@ from client.submitting import new_key, send_file, send_json
 from client.transport import OnRetry, Transport
 from client.uploads import OnProgress
 from client.waiting import Follower, OnChange, Patience
+from client.webhooks import Delivery, Webhook
 
 ResultFormat = Literal["csv", "ndjson", "json", "parquet"]
 DEFAULT_API_URL: Final = "http://127.0.0.1:8001"
@@ -284,6 +286,70 @@ class ChurnClient:
         """Submit the failed rows again as a child batch, which is returned."""
         return self._change(f"{_batch(batch_id)}/retry")
 
+    # Webhooks
+
+    def add_webhook(self, url: str, *, events: Iterable[str] | None = None, description: str | None = None) -> Webhook:
+        """Register a receiver; the answer is the only one that holds its `secret`.
+
+        Sent again only if it cannot have arrived, since each time makes another one.
+
+        Parameters
+        ----------
+        events : iterable of str, optional
+            Such as ``batch.failed``; all by default.
+        """
+        given = {"url": url, "events": None if events is None else list(events), "description": description}
+        body = {name: value for name, value in given.items() if value is not None}
+        return Webhook.from_json(object_of(self._transport.send("POST", "/webhooks", json=body, may_arrive_twice=False)))
+
+    def webhooks(self, *, page_size: int = 100) -> Iterator[Webhook]:
+        """Yield the registered receivers, the newest first."""
+        return map(Webhook.from_json, self._items("/webhooks", "webhooks", {"limit": page_size}))
+
+    def remove_webhook(self, webhook_id: str) -> None:
+        """Forget a receiver and its deliveries."""
+        self._transport.send("DELETE", _webhook(webhook_id))
+
+    def rotate_webhook(self, webhook_id: str, *, overlap_s: int | None = None) -> Webhook:
+        """Give a receiver a new secret, which is in the answer; the old one signs as well until the overlap is over."""
+        params = {"overlap_seconds": overlap_s}
+        # A second rotation would make the first one's secret the old one, and forget that which receivers know.
+        answer = self._transport.send("POST", f"{_webhook(webhook_id)}/rotate", params=params, may_arrive_twice=False)
+        return Webhook.from_json(object_of(answer))
+
+    def enable_webhook(self, webhook_id: str) -> Webhook:
+        """Tell a receiver of batches again that was disabled because it answered 410 Gone."""
+        return Webhook.from_json(object_of(self._transport.send("POST", f"{_webhook(webhook_id)}/enable")))
+
+    def deliveries(
+        self,
+        *,
+        webhook_id: str | None = None,
+        batch_id: str | None = None,
+        status: str | None = None,
+        page_size: int = 100,
+    ) -> Iterator[Delivery]:
+        """Yield what was sent to a registered receiver, or about a batch, the newest first.
+
+        Raises
+        ------
+        ValueError
+            Not exactly one of `webhook_id` and `batch_id` is given.
+        """
+        if webhook_id is not None and batch_id is None:
+            path = _webhook(webhook_id)
+        elif batch_id is not None and webhook_id is None:
+            path = _batch(batch_id)
+        else:
+            raise ValueError("Give webhook_id or batch_id.")
+        params = {"status": status, "limit": page_size}
+        return map(Delivery.from_json, self._items(f"{path}/deliveries", "deliveries", params))
+
+    def redeliver(self, delivery_id: str) -> Delivery:
+        """Have a delivery sent again, whatever came of it."""
+        path = f"/webhook-deliveries/{quote(delivery_id, safe='')}/redeliver"
+        return Delivery.from_json(object_of(self._transport.send("POST", path)))
+
     # The service
 
     def models(self) -> list[Model]:
@@ -306,6 +372,16 @@ class ChurnClient:
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         return object_of(self._transport.send("GET", path, params=params))
 
+    def _items(self, path: str, name: str, params: Mapping[str, Any]) -> Iterator[Json]:
+        """Yield what a list holds, fetching page after page."""
+        cursor: str | None = None
+        while True:
+            page = self._get(path, {**params, "cursor": cursor})
+            yield from page.get(name) or ()
+            cursor = page.get("next_cursor")
+            if cursor is None:
+                return
+
     def _change(self, path: str) -> Batch:
         headers = {"Idempotency-Key": new_key()}
         return Batch.from_json(object_of(self._transport.send("POST", path, headers=headers)))
@@ -313,3 +389,7 @@ class ChurnClient:
 
 def _batch(batch_id: str) -> str:
     return f"/batches/{quote(batch_id, safe='')}"
+
+
+def _webhook(webhook_id: str) -> str:
+    return f"/webhooks/{quote(webhook_id, safe='')}"

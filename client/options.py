@@ -28,6 +28,8 @@ class SubmitOptions:
         Notes that the batch carries; JSON.
     expires_in : int or None
         Seconds after which the batch ends as expired.
+    callback_url : str or None
+        Told of the batch's end by a webhook.
     """
 
     batch_id: str | None = None
@@ -37,6 +39,7 @@ class SubmitOptions:
     model_version: str | None = None
     metadata: Mapping[str, Any] | None = None
     expires_in: int | None = None
+    callback_url: str | None = None
 
     def as_json(self) -> dict[str, Any]:
         """The options as members of a JSON body."""

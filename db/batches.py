@@ -50,6 +50,7 @@ class NewBatch:
     request_id: str | None = None
     expires_in_s: float | None = None
     team: str = "default"
+    callback_url: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,7 @@ class Batch:
     media_type: str | None
     content_encoding: str | None
     metadata: Mapping[str, Any]
+    callback_url: str | None
     parent_batch_id: str | None
     request_id: str | None
     failure_code: str | None
@@ -108,10 +110,11 @@ _COLUMNS: Final = ", ".join("clock_timestamp() AS read_at" if name == "read_at" 
 
 _SUBMIT = text("""
     INSERT INTO batch_jobs (batch_id, source, status, model_version, total_customers, priority, on_error, max_error_rate,
-                            filter, media_type, content_encoding, metadata, parent_batch_id, request_id, team, expires_at)
+                            filter, media_type, content_encoding, metadata, parent_batch_id, request_id, team, callback_url,
+                            expires_at)
     VALUES (:batch_id, :source, 'queued', :model_version, :total_customers, :priority, :on_error, :max_error_rate,
             CAST(:filter AS jsonb), :media_type, :content_encoding, CAST(:metadata AS jsonb), :parent_batch_id, :request_id,
-            :team, clock_timestamp() + make_interval(secs => :expires_in_s))
+            :team, :callback_url, clock_timestamp() + make_interval(secs => :expires_in_s))
     ON CONFLICT (batch_id) DO NOTHING
     RETURNING batch_no
 """)
@@ -176,6 +179,7 @@ def submit_batch(conn: Connection, new: NewBatch) -> int:
             "request_id": new.request_id,
             "team": new.team,
             "expires_in_s": new.expires_in_s,
+            "callback_url": new.callback_url,
         },
     ).one_or_none()
     if row is None:

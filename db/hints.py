@@ -41,7 +41,14 @@ class RequestsHint:
     ids: tuple[int, ...]
 
 
-Hint = ChunkHint | PlanHint | RequestsHint
+@dataclass(frozen=True, slots=True)
+class DeliveryHint:
+    """A webhook that some worker should send."""
+
+    delivery_id: str
+
+
+Hint = ChunkHint | PlanHint | RequestsHint | DeliveryHint
 """Work to be done."""
 
 _REQUESTS_A_HINT = 64
@@ -134,6 +141,39 @@ _DUE_REQUESTS = text("""
 _UNPUBLISH_REQUESTS = text("UPDATE prediction_requests SET published_at = NULL WHERE id = ANY(:ids) AND state = 'pending'")
 
 
+# Those that are under way take places as well: a receiver has a few, so one that hangs leaves the rest of them to the others.
+_DUE_DELIVERIES = text("""
+    WITH busy AS (
+        SELECT receiver, count(*) AS n FROM webhook_deliveries
+         WHERE state = 'running' OR published_at > clock_timestamp() - make_interval(secs => :republish_s)
+         GROUP BY receiver),
+    waiting AS (
+        SELECT d.delivery_id, d.available_at,
+               coalesce(b.n, 0) + row_number() OVER (PARTITION BY receiver ORDER BY d.available_at, d.created_at) AS place
+          FROM webhook_deliveries d LEFT JOIN busy b USING (receiver)
+         WHERE d.state = 'pending' AND d.available_at <= clock_timestamp()
+           AND (d.published_at IS NULL OR d.published_at <= clock_timestamp() - make_interval(secs => :republish_s))),
+    chosen AS (
+        SELECT delivery_id FROM waiting WHERE place <= :receiver_window
+         ORDER BY place, available_at
+         LIMIT greatest(:window - (SELECT coalesce(sum(n), 0) FROM busy), 0)),
+    locked AS (
+        SELECT d.delivery_id FROM webhook_deliveries d JOIN chosen USING (delivery_id)
+         WHERE d.state = 'pending'
+           AND (d.published_at IS NULL OR d.published_at <= clock_timestamp() - make_interval(secs => :republish_s))
+           FOR UPDATE OF d SKIP LOCKED)
+    UPDATE webhook_deliveries d SET published_at = clock_timestamp() FROM locked l WHERE d.delivery_id = l.delivery_id
+    RETURNING d.delivery_id
+""")
+
+# Two that count the places at once would each give away the last one. Any constant of its own will do.
+_TAKE_TURNS = text("SELECT pg_advisory_xact_lock(7165)")
+
+_UNPUBLISH_DELIVERY = text("""
+    UPDATE webhook_deliveries SET published_at = NULL WHERE delivery_id = :delivery_id AND state = 'pending'
+""")
+
+
 def due_chunks(conn: Connection, *, window: int, batch_window: int, team_window: int, republish_s: float) -> list[ChunkHint]:
     """Chunks to publish now, in the order in which workers should take them.
 
@@ -163,6 +203,21 @@ def due_requests(conn: Connection, *, republish_s: float) -> list[RequestsHint]:
     return together + [RequestsHint((int(r.id),)) for r in due if r.alone]
 
 
+def due_deliveries(conn: Connection, *, window: int, receiver_window: int, republish_s: float) -> list[DeliveryHint]:
+    """Webhooks to send now.
+
+    Parameters
+    ----------
+    window : int
+        Deliveries that may be running or published at once.
+    receiver_window : int
+        The same for any one receiver, told by the host and port of its URL.
+    """
+    conn.execute(_TAKE_TURNS)
+    values = {"window": window, "receiver_window": receiver_window, "republish_s": republish_s}
+    return [DeliveryHint(row.delivery_id) for row in conn.execute(_DUE_DELIVERIES, values)]
+
+
 def unpublish(conn: Connection, hints: Sequence[Hint]) -> None:
     """Take the mark back from hints that the queue did not take, so that the next round sends them at once."""
     for hint in hints:
@@ -173,3 +228,5 @@ def unpublish(conn: Connection, hints: Sequence[Hint]) -> None:
                 conn.execute(_UNPUBLISH_PLAN, {"batch_id": batch_id})
             case RequestsHint(ids):
                 conn.execute(_UNPUBLISH_REQUESTS, {"ids": list(ids)})
+            case DeliveryHint(delivery_id):
+                conn.execute(_UNPUBLISH_DELIVERY, {"delivery_id": delivery_id})

@@ -62,6 +62,7 @@ class BatchSchema(Schema):
     )
     parent_batch_id = fields.String(allow_none=True)
     metadata = fields.Dict(keys=fields.String())
+    callback_url = fields.String(allow_none=True, metadata={"description": "Told of the batch's end by a webhook."})
     links = fields.Nested(LinksSchema, required=True)
 
 

@@ -18,8 +18,14 @@ VALIDATE_BATCH: Final = "validate batch"
 SCORE_CUSTOMERS: Final = "score customers"
 """Arguments: a list of prediction ids, as strings: those whose clients asked at about the same time."""
 
+DELIVER_WEBHOOK: Final = "deliver webhook"
+"""Arguments: delivery_id."""
+
 PREDICTIONS_QUEUE: Final = "predictions"
 """Single predictions, consumed by workers of their own, so that they never wait behind a batch."""
+
+WEBHOOKS_QUEUE: Final = "webhooks"
+"""Deliveries, consumed by a worker of their own, so that no receiver can hold up scoring."""
 
 BATCH_QUEUES: Final = tuple(f"batches.{priority}" for priority in Priority)
 """One queue a priority, the most pressing first."""

@@ -45,6 +45,25 @@ class RequestState(StrEnum):
     FAILED = "failed"
 
 
+class DeliveryState(StrEnum):
+    """States of a webhook's delivery to one receiver."""
+
+    PENDING = "pending"
+    RUNNING = "running"
+    DELIVERED = "delivered"
+    FAILED = "failed"
+
+
+class WebhookEvent(StrEnum):
+    """What a webhook tells of: the end of a batch, by its last status."""
+
+    COMPLETED = "batch.completed"
+    PARTIAL = "batch.partial"
+    FAILED = "batch.failed"
+    CANCELLED = "batch.cancelled"
+    EXPIRED = "batch.expired"
+
+
 class ModelState(StrEnum):
     """States of a registered model; at most one is the champion."""
 

@@ -10,13 +10,14 @@ from marshmallow import RAISE, Schema, ValidationError, fields, pre_load, valida
 from marshmallow.validate import Range, Regexp
 
 from schemas.states import OnError, Priority
+from schemas.webhook import check_webhook_url
 from scoring.errors import DataError
 
 MAX_METADATA_BYTES: Final = 16_384
 MAX_EXPIRY_S: Final = 30 * 86_400
 
 _ALIASES: Final = {"processing_priority": "priority", "notification_webhook": "callback_url"}
-_UNSUPPORTED: Final = ("callback_url", "explain")
+_UNSUPPORTED: Final = ("explain",)
 _INPUTS: Final = ("customers", "customer_ids", "filter")
 
 # `(?![\s\S])` is the end of the text in Python's and in JavaScript's syntax alike; `$` would let a newline pass.
@@ -117,6 +118,15 @@ class OptionsSchema(Schema):
     )
     expires_in = fields.Integer(
         validate=Range(1, MAX_EXPIRY_S), metadata={"description": "Seconds after which the batch ends as `expired`."}
+    )
+
+    callback_url = fields.String(
+        validate=check_webhook_url,
+        metadata={
+            "description": "Told of the batch's end by a webhook, signed by the installation's WEBHOOK_SECRET."
+            " `notification_webhook` is accepted as an alias.",
+            "format": "uri",
+        },
     )
 
     @pre_load

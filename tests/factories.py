@@ -17,12 +17,14 @@ from sqlalchemy import Connection, text
 from db.batches import Batch, NewBatch, get_batch, submit_batch
 from db.chunks import ChunkClaim, claim_chunk, close_chunk, count_chunk
 from db.customers import hold_deletions, put_customer, upsert_customers
+from db.deliveries import DeliveryClaim, claim_delivery, deliveries_of_batch
 from db.models import activate_model, register_model
 from db.planning import Plan, set_planned, store_chunks
 from db.predictions import STORED_COLUMNS, store_predictions
 from db.requests import NewRequest, RequestClaim, ScoredRequest, claim_requests, create_requests, finish_requests
 from db.row_errors import RowError, store_row_errors
 from db.uploads import read_part, store_upload
+from db.webhooks import hand_out
 from intake.chunks import ChunkInput, decode, encode
 from schemas.states import Source
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Code, Feature, Kind
@@ -64,7 +66,9 @@ def chunk_inputs(sizes: Iterable[int], *, by_reference: bool = False, first_row:
 
 def empty_tables(conn: Connection) -> None:
     """Forget everything but the schema."""
-    conn.execute(text("TRUNCATE batch_jobs, models, prediction_history, prediction_requests, row_errors CASCADE"))
+    conn.execute(
+        text("TRUNCATE batch_jobs, webhook_endpoints, models, prediction_history, prediction_requests, row_errors CASCADE")
+    )
     conn.execute(text("DELETE FROM customers"))
     conn.execute(text("DELETE FROM customer_deletions"))
 
@@ -240,6 +244,22 @@ def add_prediction(conn: Connection, prediction_id: int, **values: Any) -> dict[
     marks = ", ".join(f":{name}" for name in row)
     conn.execute(text(f"INSERT INTO prediction_history ({', '.join(row)}) VALUES ({marks})"), row)
     return row
+
+
+def add_delivery(conn: Connection, batch_id: str = "b", *, url: str = "https://hook.test/a") -> str:
+    """A delivery that waits: a batch of two customers that has ended, and its callback_url; returns the delivery's id."""
+    add_batch(conn, batch_id, sizes=(2,), callback_url=url)
+    score(conn, batch_id)
+    hand_out(conn)
+    (delivery,) = deliveries_of_batch(conn, batch_id)
+    return delivery.delivery_id
+
+
+def claim_webhook(conn: Connection, delivery_id: str, *, lease_s: float = 60) -> DeliveryClaim:
+    """Claim a delivery that must be there to be claimed."""
+    claimed = claim_delivery(conn, delivery_id, lease_s=lease_s)
+    assert claimed is not None, f"{delivery_id} was not there to be claimed"
+    return claimed
 
 
 def claim_one(conn: Connection, request_id: int, *, lease_s: float = 60) -> RequestClaim:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from pathlib import Path
 from typing import Any, Final
 
@@ -18,13 +19,17 @@ from logs import configure_logs
 from scoring.errors import ChurnError
 from settings import Settings
 from workers import metrics
+from workers.deliver import Courier, make_courier
 from workers.rescue import Rescuer, guard_forks
 from workers.resources import Resources, make_resources
 
 _log: Final = structlog.get_logger(__name__)
 
 _process: dict[str, Any] = {}
-"""What this process holds: `resources` in a pool child (or a solo worker), `rescuer` in the parent."""
+"""What this process holds: `resources` in a pool child (or a solo worker), `rescuer` in the parent, `courier` where
+webhooks are sent."""
+
+_first_webhook: Final = threading.Lock()
 
 
 def resources() -> Resources:
@@ -33,9 +38,19 @@ def resources() -> Resources:
     return held
 
 
+def courier() -> Courier:
+    """What this process sends webhooks with; made by the first of its threads that asks."""
+    with _first_webhook:
+        if "courier" not in _process:
+            _process["courier"] = make_courier(_process["settings"])
+        held: Courier = _process["courier"]
+    return held
+
+
 def connect_signals(app: Celery, settings: Settings) -> None:
     """Hang the worker's life on Celery's signals."""
     del app  # The signals are global; there is one worker app a process.
+    _process["settings"] = settings
 
     @signals.setup_logging.connect(weak=False)
     def on_logging(**_: object) -> None:
@@ -64,6 +79,11 @@ def connect_signals(app: Celery, settings: Settings) -> None:
         _process["rescuer"] = rescuer = Rescuer(engine, make_producer(settings), settings)
         rescuer.start()
         metrics.serve(settings.worker_metrics_port, address=settings.host)
+
+    @signals.worker_shutdown.connect(weak=False)
+    def on_end(**_: object) -> None:
+        if "courier" in _process:
+            _process.pop("courier").close()
 
     @signals.worker_shutting_down.connect(weak=False)
     def on_stop(**_: object) -> None:

@@ -25,6 +25,11 @@ _ROW_ERRORS: Final = Counter("churn_rows_failed", "Rows refused or not scored.",
 _RESCUED: Final = Counter("churn_chunks_rescued", "Chunks taken from an attempt whose lease lapsed.", ["outcome"])
 
 _SPLIT: Final = Counter("churn_chunks_split", "Chunks taken apart because they failed, to find the row that fails them.")
+_WEBHOOKS: Final = Counter(
+    "churn_webhook_deliveries",
+    "Attempts to deliver a webhook: delivered, put_off (tried again later), given_up, gone (410), lost (the fence forbade it).",
+    ["outcome"],
+)
 
 _LOADED: Final = Counter(
     "churn_models_loaded",
@@ -106,6 +111,11 @@ def rescued(outcome: str) -> None:
 def chunk_split() -> None:
     """Count a chunk that was taken apart."""
     _SPLIT.inc()
+
+
+def webhook_sent(outcome: str) -> None:
+    """Count an attempt to deliver a webhook."""
+    _WEBHOOKS.labels(outcome).inc()
 
 
 def serve(port: int, *, address: str) -> None:

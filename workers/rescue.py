@@ -14,7 +14,8 @@ import structlog
 from celery import Celery
 from sqlalchemy import Engine
 
-from broker.hints import Window, publish_due
+from broker.hints import Window, publish_deliveries, publish_due
+from db.deliveries import rescue_deliveries
 from db.errors import DatabaseUnavailable
 from db.idempotency import purge_keys
 from db.rescue import elect_rescuer, rescue_chunks, rescue_plans, rescue_requests, sweep
@@ -56,6 +57,7 @@ def rescue_round(engine: Engine, settings: Settings) -> bool:
             )
         rescue_requests(conn, max_attempts=settings.max_attempts)
         rescue_plans(conn, max_attempts=settings.max_attempts)
+        rescue_deliveries(conn, attempts=settings.webhook_retry_attempts, backoff_s=BACKOFF_S)
     with engine.begin() as conn:
         sweep(conn)
     return True
@@ -102,6 +104,7 @@ class Rescuer:
             return
         if not is_off(Guard.RESCUER_PUBLISHES):
             publish_due(self._engine, self._producer, Window.of(self._settings))
+        publish_deliveries(self._engine, self._producer, republish_s=self._settings.republish_after_seconds)
         self._rounds += 1
         if self._rounds % _PURGE_EVERY == 0:
             with self._engine.begin() as conn:

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from celery import Celery
 
-from schemas.messages import SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
+from schemas.messages import DELIVER_WEBHOOK, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 from workers import lifecycle
 from workers.chunk import score_chunk
+from workers.deliver import deliver
 from workers.plan import validate_batch
 from workers.single import score_customers
 
@@ -28,3 +29,8 @@ def register_tasks(app: Celery) -> None:
     def score_customers_task(prediction_ids: list[str]) -> None:
         """Score customers whose clients wait."""
         score_customers(lifecycle.resources(), [int(prediction_id) for prediction_id in prediction_ids])
+
+    @app.task(name=DELIVER_WEBHOOK, shared=False)
+    def deliver_webhook_task(delivery_id: str) -> None:
+        """Send a webhook to one receiver."""
+        deliver(lifecycle.courier(), delivery_id)

@@ -36,6 +36,7 @@ class Choices:
     redis: Port
     batch_metrics: Port
     interactive_metrics: Port
+    webhook_metrics: Port
     database_url: str | None
     redis_url: str | None
     flower_login: str | None
@@ -60,6 +61,7 @@ def read_choices(env_file: Path, environ: Mapping[str, str] | None = None) -> Ch
         redis=_port(given, "REDIS_PORT", 63799, "Redis"),
         batch_metrics=_port(given, "WORKER_METRICS_PORT", 9101, "the batch worker's metrics"),
         interactive_metrics=_port(given, "INTERACTIVE_METRICS_PORT", 9102, "the interactive worker's metrics"),
+        webhook_metrics=_port(given, "WEBHOOK_METRICS_PORT", 9103, "the webhook worker's metrics"),
         database_url=given.get("DATABASE_URL"),
         redis_url=given.get("REDIS_URL"),
         flower_login=given.get("FLOWER_BASIC_AUTH"),
@@ -82,7 +84,8 @@ def _whole(given: Mapping[str, str], variable: str, default: int, low: int, high
 
 
 def _check_distinct(choices: Choices) -> None:
-    ports = (choices.api, choices.flower, choices.postgres, choices.redis, choices.batch_metrics, choices.interactive_metrics)
+    servers = (choices.api, choices.flower, choices.postgres, choices.redis)
+    ports = (*servers, choices.batch_metrics, choices.interactive_metrics, choices.webhook_metrics)
     seen: dict[int, Port] = {}
     for port in ports:
         other = seen.setdefault(port.number, port)

@@ -1,4 +1,4 @@
-"""Passwords of the embedded servers and of Flower, made at the first start and kept in a file that only we may read.
+"""Passwords of the embedded servers and of Flower, and what signs webhooks: made at the first start, for our eyes only.
 
 The servers listen on 127.0.0.1, where every user of the machine may connect: without a password anyone could act as us, since
 Postgres can run programs and Redis can write files.
@@ -6,6 +6,7 @@ Postgres can run programs and Redis can write files.
 
 from __future__ import annotations
 
+import base64
 import json
 import os
 import secrets
@@ -19,6 +20,10 @@ def _password() -> str:
     return secrets.token_urlsafe(18)
 
 
+def _signing_secret() -> str:
+    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
 @dataclass(frozen=True, slots=True)
 class Credentials:
     """One password a door."""
@@ -27,6 +32,7 @@ class Credentials:
     postgres_role: str = field(default_factory=_password, repr=False)
     redis: str = field(default_factory=_password, repr=False)
     flower: str = field(default_factory=_password, repr=False)
+    webhook: str = field(default_factory=_signing_secret, repr=False)
 
 
 def load_credentials(path: Path) -> Credentials:
@@ -41,11 +47,19 @@ def load_credentials(path: Path) -> Credentials:
         _write(path, Credentials())
     try:
         kept = json.loads(path.read_text())
-        return Credentials(**{part.name: str(kept[part.name]) for part in fields(Credentials)})
+        if "webhook" not in kept:
+            # The file of a version that sent none; a password that is missing is damage, and no server would take a new one.
+            kept["webhook"] = _signing_secret()
+            _write(path, _read(kept))
+        return _read(kept)
     except (OSError, ValueError, KeyError, TypeError) as exc:
         raise LocalError(
             f"{path} cannot be read ({exc!r}): it holds the passwords of the servers under {path.parent}."
         ) from exc
+
+
+def _read(kept: dict[str, object]) -> Credentials:
+    return Credentials(**{part.name: str(kept[part.name]) for part in fields(Credentials)})
 
 
 def _write(path: Path, credentials: Credentials) -> None:

@@ -57,7 +57,7 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
     credentials = load_credentials(layout.credentials)
     postgres = None if choices.database_url else _postgres(layout, choices, credentials)
     redis = None if choices.redis_url else _redis(layout, choices, credentials)
-    settings = _settings(layout, choices, postgres, redis)
+    settings = _settings(layout, choices, credentials, postgres, redis)
     product = Product({**choices.environ, **settings, "PYTHONUNBUFFERED": "1"}, layout.log, layout.run / "metrics")
     flower_login = choices.flower_login or f"{FLOWER_USER}:{credentials.flower}"
     return Plan(
@@ -68,6 +68,7 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
             product.api(choices.api),
             product.batch_worker(choices.batch_metrics, processes=choices.batch_processes),
             product.interactive_worker(choices.interactive_metrics),
+            product.webhook_worker(choices.webhook_metrics),
         ),
         views=(product.flower(choices.flower, flower_login),),
         settings=settings,
@@ -91,7 +92,9 @@ def _redis(layout: Layout, choices: Choices, credentials: Credentials) -> Valkey
     return Valkey(layout.redis, choices.redis, credentials.redis, layout.log / "redis.log")
 
 
-def _settings(layout: Layout, choices: Choices, postgres: Postgres | None, redis: Valkey | None) -> dict[str, str]:
+def _settings(
+    layout: Layout, choices: Choices, credentials: Credentials, postgres: Postgres | None, redis: Valkey | None
+) -> dict[str, str]:
     return {
         "DATABASE_URL": postgres.url() if postgres else choices.database_url or "",
         "REDIS_URL": redis.url() if redis else choices.redis_url or "",
@@ -99,6 +102,7 @@ def _settings(layout: Layout, choices: Choices, postgres: Postgres | None, redis
         "PORT": str(choices.api.number),
         # The lower end of what is sensible: a demo of few rows then shows progress, and both cores have work.
         "CHUNK_ROWS": choices.environ.get("CHUNK_ROWS", "10000"),
+        "WEBHOOK_SECRET": choices.environ.get("WEBHOOK_SECRET", credentials.webhook),
         "CHURN_API_URL": f"http://{HOST}:{choices.api.number}",
     }
 

@@ -16,6 +16,7 @@ from deploy.local.product import Product
 API: Final = "api"
 BATCH_WORKER: Final = "batch-worker"
 INTERACTIVE_WORKER: Final = "interactive-worker"
+WEBHOOK_WORKER: Final = "webhook-worker"
 
 
 @dataclass
@@ -65,7 +66,13 @@ class Stack:
 
 @contextmanager
 def running_stack(
-    folder: Path, *, database_url: str, redis_url: str, models: Path, settings: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    database_url: str,
+    redis_url: str,
+    models: Path,
+    settings: Mapping[str, str] | None = None,
+    webhooks: bool = False,
 ) -> Iterator[Stack]:
     """Run the processes for the length of a block.
 
@@ -77,12 +84,16 @@ def running_stack(
         The folder of the model bundles.
     settings : mapping of str to str
         Go over the usual ones.
+    webhooks : bool
+        Whether their sender runs too.
     """
     given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "MODEL_STORAGE_PATH": str(models), "HOST": HOST}
     env = {**os.environ, **given, **(settings or {})}
     product = Product(env, folder / "log", folder / "metrics")
     api, batch, interactive = (Port(free_port(), "-", "the stack") for _ in range(3))
-    services = (product.api(api), product.batch_worker(batch), product.interactive_worker(interactive))
+    services = [product.api(api), product.batch_worker(batch), product.interactive_worker(interactive)]
+    if webhooks:
+        services.append(product.webhook_worker(Port(free_port(), "-", "the stack")))
     stack = Stack(f"http://{HOST}:{api.number}", env, {service.name: service for service in services})
     try:
         stack.start()

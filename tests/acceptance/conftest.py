@@ -41,12 +41,19 @@ def stack_settings() -> Mapping[str, str]:
 
 
 @pytest.fixture(scope="module")
+def stack_sends_webhooks() -> bool:
+    """Whether this module's processes include the sender of webhooks; a module overrides this fixture."""
+    return False
+
+
+@pytest.fixture(scope="module")
 def stack(
     postgres_url: str,
     redis_url: str,
     model_storage: Path,
     active_model: str,
     stack_settings: Mapping[str, str],
+    stack_sends_webhooks: bool,
     request: pytest.FixtureRequest,
 ) -> Iterator[Stack]:
     """The real processes on this module's database; their last words are shown if a test of the module fails."""
@@ -54,7 +61,12 @@ def stack(
     with (
         temporary_folder() as folder,
         running_stack(
-            folder, database_url=postgres_url, redis_url=redis_url, models=model_storage, settings=stack_settings
+            folder,
+            database_url=postgres_url,
+            redis_url=redis_url,
+            models=model_storage,
+            settings=stack_settings,
+            webhooks=stack_sends_webhooks,
         ) as running,
     ):
         yield running

@@ -8,9 +8,9 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local import stack
-from deploy.local.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, Stack
+from deploy.local.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, WEBHOOK_WORKER, Stack
 
-__all__ = ["API", "BATCH_WORKER", "INTERACTIVE_WORKER", "QUICK", "Stack", "running_stack"]
+__all__ = ["API", "BATCH_WORKER", "INTERACTIVE_WORKER", "QUICK", "WEBHOOK_WORKER", "Stack", "running_stack"]
 
 QUICK: Final = {
     "CHUNK_ROWS": "5000",
@@ -23,8 +23,16 @@ QUICK: Final = {
 
 
 def running_stack(
-    folder: Path, *, database_url: str, redis_url: str, models: Path, settings: Mapping[str, str] | None = None
+    folder: Path,
+    *,
+    database_url: str,
+    redis_url: str,
+    models: Path,
+    settings: Mapping[str, str] | None = None,
+    webhooks: bool = False,
 ) -> AbstractContextManager[Stack]:
     """Run the processes for the length of a block; `settings` go over `QUICK`."""
     chosen = {**QUICK, **(settings or {})}
-    return stack.running_stack(folder, database_url=database_url, redis_url=redis_url, models=models, settings=chosen)
+    return stack.running_stack(
+        folder, database_url=database_url, redis_url=redis_url, models=models, settings=chosen, webhooks=webhooks
+    )

@@ -23,7 +23,15 @@ from deploy.local.temporary import temporary_folder
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 
-PORTS = ("PORT", "FLOWER_PORT", "POSTGRES_PORT", "REDIS_PORT", "WORKER_METRICS_PORT", "INTERACTIVE_METRICS_PORT")
+PORTS = (
+    "PORT",
+    "FLOWER_PORT",
+    "POSTGRES_PORT",
+    "REDIS_PORT",
+    "WORKER_METRICS_PORT",
+    "INTERACTIVE_METRICS_PORT",
+    "WEBHOOK_METRICS_PORT",
+)
 
 
 @pytest.fixture(scope="module")
@@ -123,9 +131,9 @@ def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout,
         assert httpx.get(f"{state.flower_url}{path}").status_code == 401
     with httpx.Client(base_url=state.flower_url, auth=(user, password)) as flower:
         workers = flower.get("/api/workers", params={"refresh": "true"}, timeout=30).json()
-        assert {name.split("@")[0] for name in workers} == {"batch", "interactive"}
+        assert {name.split("@")[0] for name in workers} == {"batch", "interactive", "webhooks"}
         registered = {task for worker in workers.values() for task in worker["registered"]}
-    assert {"score chunk", "score customers", "validate batch"} <= registered
+    assert {"score chunk", "score customers", "validate batch", "deliver webhook"} <= registered
     run(layout, env, "down")
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from dataclasses import fields
 from pathlib import Path
 
@@ -80,6 +81,33 @@ def test_the_cache_of_scores_is_off_unless_asked_for() -> None:
     [("CACHE_TTL_SECONDS", v) for v in ("0", "-1", "nan", "inf", "soon")] + [("PREDICTION_CACHE_ENABLED", "maybe")],
 )
 def test_a_cache_that_could_not_be_is_refused(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name):
+        load_settings(REQUIRED | {name: value})
+
+
+def test_several_webhook_secrets_are_read_the_newest_first_and_not_shown() -> None:
+    new, old = (f"whsec_{base64.b64encode(letter * 32).decode()}" for letter in (b"n", b"o"))
+    read = load_settings(REQUIRED | {"WEBHOOK_SECRET": f"{new}, {old}"})
+    assert read.webhook_secret == (new, old)
+    assert new not in repr(read)
+    assert load_settings(REQUIRED).webhook_secret == ()
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["hunter2", "whsec_", "whsec_hunter2", "whsec_AAAA", "A" * 44, "whsec_" + "A" * 120, f"whsec_{'A' * 44},hunter2"],
+)
+def test_a_webhook_secret_of_another_form_is_refused_without_echoing_it(secret: str) -> None:
+    with pytest.raises(SettingsError, match="WEBHOOK_SECRET: Must be whsec_ and the base64") as caught:
+        load_settings(REQUIRED | {"WEBHOOK_SECRET": secret})
+    assert "AAAA" not in str(caught.value)
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("WEBHOOK_TIMEOUT_SECONDS", v) for v in ("0", "61", "nan")] + [("WEBHOOK_RETRY_ATTEMPTS", "0")]
+)
+def test_webhooks_that_could_not_be_sent_are_refused(name: str, value: str) -> None:
     with pytest.raises(SettingsError, match=name):
         load_settings(REQUIRED | {name: value})
 

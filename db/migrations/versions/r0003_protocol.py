@@ -3,13 +3,13 @@
 Only adds columns with constant defaults, so the version before goes on working beside it.
 
 Revision ID: 0003
-Revises: 0001
+Revises: 0002
 """
 
 from alembic import op
 
 revision = "0003"
-down_revision = "0001"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 

@@ -14,7 +14,18 @@ from db import schema
 from db.engine import make_engine
 from db.errors import SchemaMismatch
 from db.schema import check_revision, current_revision, downgrade, expected_revision, upgrade
-from schemas.states import BatchStatus, ChunkState, ModelState, OnError, Priority, RequestState, Source
+from schemas.states import (
+    FINAL,
+    BatchStatus,
+    ChunkState,
+    DeliveryState,
+    ModelState,
+    OnError,
+    Priority,
+    RequestState,
+    Source,
+    WebhookEvent,
+)
 from scoring.risk import RiskCategory
 from tests.factories import add_batch, add_model
 
@@ -69,6 +80,22 @@ def test_down_gets_rid_of_full_tables_too(bare: Engine, empty_postgres_url: str)
     downgrade(empty_postgres_url, "base")
     with bare.connect() as conn:
         assert current_revision(conn) is None
+
+
+def test_batches_that_ended_before_have_their_event_and_nobody_is_told(bare: Engine, empty_postgres_url: str) -> None:
+    upgrade(empty_postgres_url, "0001")
+    with bare.begin() as conn:
+        conn.execute(text("INSERT INTO models (version, location, sha256) VALUES ('m', 'm', 's')"))
+        conn.execute(
+            text("""
+                INSERT INTO batch_jobs (batch_id, source, status, model_version, completed_at)
+                VALUES ('old', 'file', 'failed', 'm', now()), ('open', 'file', 'queued', 'm', NULL)
+            """)
+        )
+    upgrade(empty_postgres_url)
+    with bare.connect() as conn:
+        told = conn.execute(text("SELECT batch_id, event, handed_out_at IS NOT NULL FROM outbox")).all()
+    assert list(map(tuple, told)) == [("old", "batch.failed", True)]
 
 
 def test_processes_that_migrate_at_once_take_turns(bare: Engine, empty_postgres_url: str) -> None:
@@ -138,6 +165,8 @@ def test_every_migration_says_whom_it_serves(engine: Engine) -> None:
         ("chunks", "state", ChunkState),
         ("prediction_requests", "state", RequestState),
         ("models", "state", ModelState),
+        ("outbox", "event", WebhookEvent),
+        ("webhook_deliveries", "state", DeliveryState),
     ],
 )
 def test_states_are_spelt_alike_in_python_and_sql(conn: Connection, table: str, column: str, states: type[StrEnum]) -> None:
@@ -149,9 +178,13 @@ def test_states_are_spelt_alike_in_python_and_sql(conn: Connection, table: str, 
         {"table": table, "name": f"{table}_{column}_check"},
     ).scalar_one()
     in_sql = conn.execute(
-        text("SELECT (regexp_matches(:definition, '''(\\w+)''', 'g'))[1]"), {"definition": definition}
+        text("SELECT (regexp_matches(:definition, '''([\\w.]+)''', 'g'))[1]"), {"definition": definition}
     ).scalars()
     assert set(in_sql) == set(states)
+
+
+def test_every_end_of_a_batch_has_its_event() -> None:
+    assert {str(event) for event in WebhookEvent} == {f"batch.{status}" for status in FINAL}
 
 
 def test_risk_bands_are_spelt_and_ordered_alike_in_python_and_sql(conn: Connection) -> None:

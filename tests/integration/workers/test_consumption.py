@@ -12,8 +12,8 @@ from sqlalchemy import Engine
 
 from broker.hints import publish
 from celeryconfig import worker_config
-from db.hints import ChunkHint, Hint, PlanHint, RequestsHint
-from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE
+from db.hints import ChunkHint, DeliveryHint, Hint, PlanHint, RequestsHint
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, WEBHOOKS_QUEUE
 from schemas.states import Priority
 from settings import Settings
 from workers.fairness import SHARE_EVERY
@@ -43,8 +43,9 @@ class Recorder:
 def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
     """What the tasks were called with."""
     made = Recorder()
-    monkeypatch.setattr("workers.lifecycle.resources", lambda: None)
-    for function in ("score_chunk", "validate_batch", "score_customers"):
+    for held in ("resources", "courier"):
+        monkeypatch.setattr(f"workers.lifecycle.{held}", lambda: None)
+    for function in ("score_chunk", "validate_batch", "score_customers", "deliver"):
         monkeypatch.setattr(f"workers.tasks.{function}", made)
     return made
 
@@ -123,8 +124,10 @@ def test_the_tasks_call_what_the_hints_name(resources: Resources, worker_app: Ce
     publish(resources.producer, ChunkHint("b", 3, Priority.HIGH))
     publish(resources.producer, PlanHint("p", Priority.LOW))
     publish(resources.producer, RequestsHint((2**61 + 1, 7)))
+    publish(resources.producer, DeliveryHint("whd_1"))
 
-    with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=(*BATCH_QUEUES, PREDICTIONS_QUEUE)):
-        calls = recorder.wait_for(3)
+    queues = (*BATCH_QUEUES, PREDICTIONS_QUEUE, WEBHOOKS_QUEUE)
+    with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=queues):
+        calls = recorder.wait_for(4)
 
-    assert sorted(calls, key=repr) == [("b", 3), ("p",), ([2**61 + 1, 7],)]
+    assert sorted(calls, key=repr) == [("b", 3), ("p",), ("whd_1",), ([2**61 + 1, 7],)]

@@ -46,6 +46,7 @@ BATCH = Batch(
     media_type=None,
     content_encoding=None,
     metadata={},
+    callback_url=None,
     parent_batch_id=None,
     request_id=None,
     failure_code=None,

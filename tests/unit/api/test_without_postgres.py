@@ -41,6 +41,16 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
         ("GET", "/models/1", {}),
         ("POST", "/models/1/activate", {}),
         ("GET", "/stats", {}),
+        ("POST", "/webhooks", {"json": {"url": "https://hook.test/"}}),
+        ("GET", "/webhooks", {}),
+        ("GET", "/webhooks/w", {}),
+        ("DELETE", "/webhooks/w", {}),
+        ("POST", "/webhooks/w/rotate", {}),
+        ("POST", "/webhooks/w/enable", {}),
+        ("GET", "/webhooks/w/deliveries", {}),
+        ("GET", "/batches/b/deliveries", {}),
+        ("GET", "/webhook-deliveries/d", {}),
+        ("POST", "/webhook-deliveries/d/redeliver", {}),
     ]
 
 

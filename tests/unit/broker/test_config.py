@@ -9,7 +9,7 @@ import pytest
 
 from broker.app import make_producer
 from celeryconfig import producer_config, worker_config
-from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, batch_queue
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, SCORE_CHUNK, SCORE_CUSTOMERS, WEBHOOKS_QUEUE, batch_queue
 from schemas.states import Priority
 from settings import Settings, load_settings
 
@@ -33,8 +33,8 @@ def test_messages_are_json_and_have_no_results(config: dict[str, Any]) -> None:
     assert config["task_ignore_result"]
 
 
-def test_there_is_a_queue_for_each_priority_and_one_for_single_predictions(config: dict[str, Any]) -> None:
-    assert [queue.name for queue in config["task_queues"]] == [*BATCH_QUEUES, PREDICTIONS_QUEUE]
+def test_there_is_a_queue_for_each_priority_one_for_webhooks_and_one_for_single_predictions(config: dict[str, Any]) -> None:
+    assert [queue.name for queue in config["task_queues"]] == [*BATCH_QUEUES, WEBHOOKS_QUEUE, PREDICTIONS_QUEUE]
     assert [batch_queue(priority) for priority in Priority] == list(BATCH_QUEUES)
     assert config["task_create_missing_queues"] is False
     assert config["broker_transport_options"]["priority_steps"] == [0]

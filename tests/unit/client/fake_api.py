@@ -102,7 +102,7 @@ class _Handler(BaseHTTPRequestHandler):
         else:
             self._whole(answer)
 
-    do_GET = do_POST = _serve  # noqa: N815
+    do_GET = do_POST = do_DELETE = _serve  # noqa: N815
 
     def _body(self) -> bytes:
         if self.headers.get("Transfer-Encoding") != "chunked":

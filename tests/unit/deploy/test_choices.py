@@ -14,7 +14,15 @@ NO_FILE = Path("/nowhere/.env")
 
 def test_the_defaults_are_the_documented_ports() -> None:
     choices = read_choices(NO_FILE, {})
-    ports = (choices.api, choices.flower, choices.postgres, choices.redis, choices.batch_metrics, choices.interactive_metrics)
+    ports = (
+        choices.api,
+        choices.flower,
+        choices.postgres,
+        choices.redis,
+        choices.batch_metrics,
+        choices.interactive_metrics,
+        choices.webhook_metrics,
+    )
     assert [(port.variable, port.number) for port in ports] == [
         ("PORT", 8001),
         ("FLOWER_PORT", 5555),
@@ -22,6 +30,7 @@ def test_the_defaults_are_the_documented_ports() -> None:
         ("REDIS_PORT", 63799),
         ("WORKER_METRICS_PORT", 9101),
         ("INTERACTIVE_METRICS_PORT", 9102),
+        ("WEBHOOK_METRICS_PORT", 9103),
     ]
     assert choices.database_url is None
     assert choices.redis_url is None

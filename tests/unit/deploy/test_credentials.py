@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import json
 import stat
+from dataclasses import asdict
 from pathlib import Path
 
 import pytest
 
 from deploy.local.credentials import Credentials, load_credentials
 from deploy.local.errors import LocalError
+from settings import load_settings
 
 
 def test_passwords_are_made_once_and_only_we_may_read_them(tmp_path: Path) -> None:
@@ -17,6 +20,21 @@ def test_passwords_are_made_once_and_only_we_may_read_them(tmp_path: Path) -> No
     assert load_credentials(path) == made
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
     assert len({made.postgres_superuser, made.postgres_role, made.redis, made.flower}) == 4
+
+
+def test_a_file_of_before_there_were_webhooks_keeps_its_passwords_and_gets_a_secret(tmp_path: Path) -> None:
+    path = tmp_path / "credentials.json"
+    before = asdict(load_credentials(path))
+    path.write_text(json.dumps({name: value for name, value in before.items() if name != "webhook"}))
+    after = load_credentials(path)
+    assert asdict(after) == {**before, "webhook": after.webhook}
+    assert load_credentials(path) == after
+
+
+def test_the_secret_of_webhooks_is_one_that_the_settings_take() -> None:
+    secret = Credentials().webhook
+    servers = {"DATABASE_URL": "postgresql://d/d", "REDIS_URL": "redis://r/0"}
+    assert load_settings(servers | {"WEBHOOK_SECRET": secret}).webhook_secret == (secret,)
 
 
 def test_a_representation_shows_no_password() -> None:
