@@ -20,7 +20,7 @@ from scoring.errors import Transient
 from tests.factories import customer, customers_csv
 from tests.integration.db.concurrency import meanwhile, wait_until_blocked
 
-_KILL = text("SELECT pg_terminate_backend(:pid)")
+_KILL = text("SELECT pg_terminate_backend(:pid, 5000)")  # and wait until it is gone
 _DOUBLE = Prepared("double", {"n": "int"}, "SELECT 2 * $1")
 _names = count(1)
 
