@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import signal
+import sys
 import tempfile
 from pathlib import Path
 from types import FrameType
@@ -46,8 +47,18 @@ _metrics_dir.mkdir(parents=True, exist_ok=True)
 os.environ["PROMETHEUS_MULTIPROC_DIR"] = str(_metrics_dir)
 
 
-def on_starting(_server: Any) -> None:
-    """Drop the counters of an earlier run: they would be added up with this one's."""
+def on_starting(server: Any) -> None:
+    """Refuse servers that would lose work; drop the counters of an earlier run, which would be added up with this one's."""
+    from broker.safety import check_servers
+    from db.errors import UnsafeServer
+
+    try:
+        for warning in check_servers(_settings):
+            server.log.warning("%s", warning)
+    except UnsafeServer as exc:
+        # The hook of the end is not called for one that never began.
+        on_exit(server)
+        sys.exit(f"The API does not start: {exc}")
     for stale in _metrics_dir.glob("*.db"):
         stale.unlink(missing_ok=True)
 

@@ -1,19 +1,22 @@
 """Is this process alive, and may it get traffic?
 
 Alive means that it answers. Ready means that Postgres is reachable and stands at this code's schema. Redis away is `degraded`
-and still ready: a submit commits in Postgres, and its hints are published when Redis is back.
+and still ready: a submit commits in Postgres, and its hints are published when Redis is back. A server that is set so that it
+may lose work is refused here as it is at the start, when it may have been away.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
-from redis.exceptions import RedisError
+from redis.exceptions import NoPermissionError, RedisError
 
 from api.errors import NotReady
 from api.nouns import Noun
 from api.resources import resources
-from db.errors import DatabaseUnavailable, SchemaMismatch
+from broker.safety import refuse_eviction, refuse_volatile
+from db.engine import within
+from db.errors import DatabaseUnavailable, SchemaMismatch, UnsafeServer
 from db.schema import check_revision
 from schemas.problem import HealthSchema
 
@@ -55,6 +58,10 @@ def _readiness() -> dict[str, Any]:
 def _check_postgres() -> None:
     try:
         check_revision(resources().engine, within_s=_ANSWER_S)
+        with resources().engine.connect() as conn, within(conn, _ANSWER_S):
+            refuse_volatile(conn, resources().settings)
+    except UnsafeServer as exc:
+        raise NotReady(str(exc), code="unsafe_postgres") from exc
     except SchemaMismatch as exc:
         raise NotReady(str(exc), code="schema_mismatch") from exc
     except DatabaseUnavailable as exc:
@@ -63,7 +70,11 @@ def _check_postgres() -> None:
 
 def _redis_state() -> str:
     try:
-        resources().probe.ping()
+        refuse_eviction(resources().probe)
+    except UnsafeServer as exc:
+        raise NotReady(str(exc), code="unsafe_redis") from exc
+    except NoPermissionError:
+        return "ok"  # It answers, and keeps to itself how it is set.
     except RedisError:
         return "unreachable"
     return "ok"

@@ -11,6 +11,7 @@ import click
 
 from cli.batches import cancel, list_batches, pause, reconcile, resume, retry, status
 from cli.data import generate, import_telco
+from cli.doctor import doctor
 from cli.exits import HELP, Exit
 from cli.failures import EXPECTED, report, report_bug
 from cli.migrate import migrate
@@ -42,6 +43,7 @@ COMMANDS: tuple[click.Command, ...] = (
     import_telco,
     generate,
     migrate,
+    doctor,
 )
 
 

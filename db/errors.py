@@ -4,6 +4,7 @@ ChurnError
 |-- NotFound             no such batch, customer, prediction or model
 |-- Conflict             the object is in a state that forbids the request; `code` says which
 |-- SchemaMismatch       the database stands at another migration than this code
+|-- UnsafeServer         Postgres or Redis is set so that it may lose what it was given
 |-- FenceLost            another attempt owns the chunk now: drop the results at hand
 `-- Transient
     `-- DatabaseUnavailable   no connection, a shutdown, a timeout or a deadlock: retried with backoff
@@ -50,6 +51,26 @@ class Conflict(ChurnError):
 
 class SchemaMismatch(ChurnError):
     """The database stands at another revision than this code was written for."""
+
+
+class UnsafeServer(ChurnError):
+    """Postgres or Redis is set so that it may lose what it was given.
+
+    Parameters
+    ----------
+    said : str
+        How it is set, as a sentence.
+    why : str
+        What may come of it.
+    remedy : str
+        What to do.
+    """
+
+    def __init__(self, said: str, *, why: str, remedy: str) -> None:
+        super().__init__(" ".join((said, why, remedy)))
+        self.said = said
+        self.why = why
+        self.remedy = remedy
 
 
 class FenceLost(ChurnError):

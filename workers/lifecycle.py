@@ -4,14 +4,18 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from pathlib import Path
 from typing import Any, Final
 
 import structlog
 from celery import Celery, signals
+from celery.exceptions import WorkerShutdown
 
 from broker.app import make_producer
+from broker.safety import check_servers
 from db.engine import make_engine
+from db.errors import DatabaseUnavailable, SchemaMismatch, UnsafeServer
 from db.models import current_model
 from db.schema import check_revision
 from failpoints import Point, reach
@@ -22,6 +26,12 @@ from workers import metrics
 from workers.deliver import Courier, make_courier
 from workers.rescue import Rescuer, guard_forks
 from workers.resources import Resources, make_resources
+
+_WAIT_S: Final = 1.0
+"""Between two looks at a Postgres that is away."""
+
+_REFUSED: Final = 1
+"""The exit code of a worker that does not start."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -58,7 +68,11 @@ def connect_signals(app: Celery, settings: Settings) -> None:
 
     @signals.celeryd_init.connect(weak=False)
     def on_init(**_: object) -> None:
-        _check(settings)
+        try:
+            _check_when_there(settings)
+        except (SchemaMismatch, UnsafeServer) as exc:
+            # Celery swallows every Exception of a handler, and would start the worker all the same.
+            raise SystemExit(f"This worker does not start: {exc}") from None
         guard_forks()
 
     @signals.worker_process_init.connect(weak=False)
@@ -75,6 +89,7 @@ def connect_signals(app: Celery, settings: Settings) -> None:
 
     @signals.worker_ready.connect(weak=False)
     def on_ready(**_: object) -> None:
+        _check_again(settings)
         engine = make_engine(settings.database_url, pooled=False, application_name="churn-rescuer")
         _process["rescuer"] = rescuer = Rescuer(engine, make_producer(settings), settings)
         rescuer.start()
@@ -91,12 +106,39 @@ def connect_signals(app: Celery, settings: Settings) -> None:
             _process.pop("rescuer").stop()
 
 
+def _check_when_there(settings: Settings) -> None:
+    """Wait for Postgres, without which a worker can do nothing and would not know whether it may."""
+    waits = False
+    while True:
+        try:
+            _check(settings)
+        except DatabaseUnavailable as exc:
+            if not waits:
+                _log.warning("waiting for the database", reason=str(exc))
+            waits = True
+            time.sleep(_WAIT_S)
+        else:
+            return
+
+
 def _check(settings: Settings) -> None:
-    """Refuse to start on a database of another revision, before any message is taken."""
+    """Refuse to start on a database of another revision or on unsafe servers, before any message is taken."""
     engine = make_engine(settings.database_url, pooled=False, application_name="churn-worker-start")
     check_revision(engine)
+    check_servers(settings)
     if settings.prometheus_multiproc_dir:
         Path(settings.prometheus_multiproc_dir).mkdir(parents=True, exist_ok=True)
+
+
+def _check_again(settings: Settings) -> None:
+    """Look once more, for Redis may have been away before; and log what there is to be warned of."""
+    try:
+        warnings = check_servers(settings)
+    except UnsafeServer as exc:
+        _log.error("this worker does not serve", reason=str(exc))
+        raise WorkerShutdown(_REFUSED) from None
+    for warning in warnings:
+        _log.warning("unsafe server", reason=warning)
 
 
 def _warm(made: Resources) -> None:
