@@ -12,7 +12,7 @@ PEERS_STAMP := $(VENV)/.installed-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down clean test check format bench
+.PHONY: help install demo up down clean test faults soak check format bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,8 +36,14 @@ clean: down ## Stop, and remove the data (var/), the virtual environment and cac
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "Removed var/ (all data), $(VENV)/ and the caches."
 
-test: $(DEV_STAMP) ## Run all tests against real servers on free ports
-	@$(BIN)/python -m pytest
+test: $(DEV_STAMP) ## Run all tests against real servers on free ports; of the faults, the quick ones
+	@$(BIN)/python -m pytest -m "not faults or faults_quick"
+
+faults: $(DEV_STAMP) ## Break everything that can break, with each guard on and off (half an hour)
+	@$(BIN)/python -m pytest tests/faults
+
+soak: $(DEV_STAMP) ## A random mix of faults under constant load (MINUTES=30 SEED=...: prints its seed)
+	@SOAK_MINUTES=$(or $(MINUTES),30) SOAK_SEED=$(SEED) $(BIN)/python -m pytest tests/faults/test_mix.py
 
 bench: $(RUN_STAMP) $(if $(filter-out 0,$(PEERS)),$(PEERS_STAMP)) ## Measure beside raw scripts, into bench/report.md (QUICK=1: two minutes; PEERS=1: Ray too)
 	@$(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from enum import Enum, auto
-from typing import Any
+from typing import Any, Final
 
 import pytest
 
 from failpoints import Guard
+from tests.faults.ground import Scene
+
+LINES: Final = pytest.StashKey[list[str]]()
+"""What pytest's summary says of each fault."""
 
 
 class Quick(Enum):
@@ -35,3 +39,13 @@ def against(*guards: Guard, quick: Quick = Quick.NOTHING) -> Callable[[Any], Any
         return pytest.mark.parametrize("scene", runs, indirect=True)(pytest.mark.faults(pytest.mark.timeout(240)(function)))
 
     return declare
+
+
+def report(request: pytest.FixtureRequest, scene: Scene) -> None:
+    """Put into pytest's summary how a fault was survived, or by what it was noticed that a guard is off."""
+    number, *words = request.node.originalname.removeprefix("test_fault_").split("_")
+    fault = f"fault {number} {' '.join(words)}"
+    line = f"{fault}: recovered in {scene.recovery_s:.1f} s, {scene.rows:,} rows checked, invariants hold"
+    if scene.mutant is not None:
+        line = f"{fault}: without {scene.mutant} broken: {', '.join(scene.noticed)}"
+    request.config.stash.setdefault(LINES, []).append(line)

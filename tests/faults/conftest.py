@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
-from typing import Final
 
 import pytest
 
 from deploy.local.temporary import temporary_folder
+from tests.faults.cast import LINES, report
 from tests.faults.ground import Ground, Scene, ground_in
-
-_LINES: Final = pytest.StashKey[list[str]]()
 
 
 @pytest.fixture(scope="session")
@@ -29,14 +27,8 @@ def scene(ground: Ground, request: pytest.FixtureRequest) -> Iterator[Scene]:
     yield made
     if request.session.testsfailed > failed_before:
         sys.stderr.write("\n".join(ground.stack.log_tails()))
-    number, *words = request.node.originalname.removeprefix("test_fault_").split("_")
-    fault = f"fault {number} {' '.join(words)}"
-    if made.mutant is None:
-        line = f"{fault}: recovered in {made.recovery_s:.1f} s, {made.rows:,} rows checked, invariants hold"
     else:
-        line = f"{fault}: without {made.mutant} broken: {', '.join(made.noticed)}"
-    if request.session.testsfailed == failed_before:
-        request.config.stash.setdefault(_LINES, []).append(line)
+        report(request, made)
     ground.make_whole()
     if made.mutant is not None or request.session.testsfailed > failed_before:
         ground.forget_work()
@@ -44,7 +36,7 @@ def scene(ground: Ground, request: pytest.FixtureRequest) -> Iterator[Scene]:
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter, config: pytest.Config) -> None:
     """Print how each fault was survived."""
-    lines = config.stash.get(_LINES, [])
+    lines = config.stash.get(LINES, [])
     if lines:
         terminalreporter.section("faults")
         for line in sorted(lines):

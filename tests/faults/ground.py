@@ -10,7 +10,7 @@ import os
 import secrets
 import signal
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
@@ -49,7 +49,7 @@ CHUNK_ROWS: Final = 500
 
 PATIENCE_S: Final = 60.0
 """How long a batch may take to end, whatever happened; a recovery takes a tenth of it."""
-MUTANT_PATIENCE_S: Final = 12.0
+MUTANT_PATIENCE_S: Final = 10.0
 """How long a batch is waited for when a guard is off."""
 
 SETTINGS: Final = {
@@ -197,13 +197,13 @@ class Ground:
 
 
 @contextmanager
-def ground_in(folder: Path, *, settings: Mapping[str, str] | None = None) -> Iterator[Ground]:
-    """Set it all up for the length of a block."""
+def ground_in(folder: Path, *, postgres_in: str = ".") -> Iterator[Ground]:
+    """Set it all up for the length of a block; Postgres's data may lie in a folder of its own below the given one."""
     secret = secrets.token_hex(8)
     postgres_port, redis_port = (Port(free_port(), "-", "the faults") for _ in range(2))
     ground = Ground(
         folder,
-        Postgres(folder / "postgres", postgres_port, secret, secret, folder / "postgres.log"),
+        Postgres(folder / postgres_in / "postgres", postgres_port, secret, secret, folder / "postgres.log"),
         Valkey(folder / "redis", redis_port, secret, folder / "redis.log"),
     )
     try:
@@ -221,7 +221,7 @@ def ground_in(folder: Path, *, settings: Mapping[str, str] | None = None) -> Ite
                 database_url=ground.to_postgres.url(ground.postgres.url()),
                 redis_url=ground.to_redis.url(ground.valkey.url()),
                 models=folder / "models",
-                settings={**SETTINGS, "FAILPOINTS": f"@{ground.orders}", **(settings or {})},
+                settings={**SETTINGS, "FAILPOINTS": f"@{ground.orders}"},
             ) as ground.stack,
         ):
             ground.stack.services = {**ground.stack.services, SECOND_WORKER: _second_worker(ground)}
@@ -264,7 +264,7 @@ class Scene:
     rows: int = 0
     problems: list[Violation] = field(default_factory=list)
     noticed: Sequence[str] = ()
-    _ended: bool = False
+    _ended: int = 0
     _healed: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
@@ -349,9 +349,9 @@ class Scene:
 
     def end(self) -> None:
         """Wait for every batch to end, or for the patience to."""
-        if self._ended:
+        if self._ended == len(self.sent):
             return
-        self._ended = True
+        self._ended = len(self.sent)
         deadline = time.monotonic() + self.patience_s
         open_ids = set(self.sent)
         while open_ids and time.monotonic() < deadline:

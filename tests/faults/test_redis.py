@@ -38,7 +38,7 @@ def test_fault_07_redis_flushed_in_mid_batch(scene: Scene) -> None:
     scene.verify()
 
 
-@against(Guard.REPUBLISH, quick=Quick.ALL)
+@against(Guard.REPUBLISH, quick=Quick.GUARDED)
 def test_fault_08_redis_killed_and_restarted_empty(scene: Scene) -> None:
     with_hints_waiting(scene)
     scene.ground.end_server("valkey")
