@@ -25,6 +25,7 @@ import redis
 from sqlalchemy import Engine, text
 
 from db.engine import clock, make_engine
+from db.invariants import Violation, violations
 from db.schema import upgrade
 from deploy.local.ports import HOST, Port, free_port
 from deploy.local.postgres import Postgres
@@ -37,7 +38,6 @@ from schemas.messages import BATCH_QUEUES
 from schemas.states import FINAL
 from tests.acceptance.http import api, as_csv, customers, submit
 from tests.acceptance.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, Stack, running_stack
-from tests.faults.invariants import Violation, violations
 from tests.faults.proxy import Mode, Proxy, proxy_to
 from tests.golden import golden
 
@@ -362,10 +362,10 @@ class Scene:
     def violations(self) -> list[Violation]:
         """Whatever does not hold."""
         with self.ground.engine.connect() as conn:
-            found = violations(conn, self.since)
+            found = violations(conn, self.since, deadline=clock(conn))
             for batch_id, places in self.sent.items():
                 if conn.execute(text("SELECT FROM batch_jobs WHERE batch_id = :b"), {"b": batch_id}).one_or_none() is None:
-                    found.append(Violation("lost", batch_id, "was accepted and is not there"))
+                    found.append(Violation("lost", "was accepted and is not there", batch_id, {}))
                 found += self._wrong_scores(batch_id, places)
             self.rows = sum(map(len, self.sent.values()))
         return found + self.problems
@@ -373,7 +373,7 @@ class Scene:
     def expect(self, holds: object, what: str, batch_id: str = "") -> None:
         """Expect something of this very fault beside the invariants."""
         if not holds:
-            self.problems.append(Violation("expected", batch_id, what))
+            self.problems.append(Violation("expected", what, batch_id, {}))
 
     def expect_attempts(self, most: int) -> None:
         """Expect that no chunk took more attempts."""
@@ -382,12 +382,11 @@ class Scene:
         self.expect(worst <= most, f"a chunk took {worst} attempts")
 
     def expect_failed(self, batch_id: str, row: int) -> None:
-        """Expect that this row failed, and of the others at most those of its chunk."""
+        """Expect that this row failed, and no other."""
         with self.ground.engine.connect() as conn:
             found = conn.execute(text("SELECT row_number FROM row_errors WHERE batch_id = :b"), {"b": batch_id}).scalars()
             rows = set(found)
-        chunk = range(row // CHUNK_ROWS * CHUNK_ROWS, (row // CHUNK_ROWS + 1) * CHUNK_ROWS)
-        self.expect(row in rows and rows <= set(chunk), f"{len(rows)} rows failed, row {row} being at fault", batch_id)
+        self.expect(rows == {row}, f"{len(rows)} rows failed, row {row} being at fault", batch_id)
 
     def _wrong_scores(self, batch_id: str, places: Sequence[int]) -> list[Violation]:
         query = text("SELECT row_number, customer_id, churn_probability FROM prediction_history WHERE batch_id = :b")
@@ -399,7 +398,7 @@ class Scene:
             if r.customer_id != self.ground.population[places[r.row_number]]["customer_id"]
             or not abs(r.churn_probability - self.ground.scores[places[r.row_number]]) <= 1e-12
         ]
-        return [Violation("I5", batch_id, f"row {r.row_number} is scored {r.churn_probability}") for r in wrong[:5]]
+        return [Violation("I5", f"row {r.row_number} is scored {r.churn_probability}", batch_id, {}) for r in wrong[:5]]
 
     def verify(self, *, status: str | None = "completed") -> None:
         """End it: every batch has ended as it should and nothing is wrong, or with a guard off something is."""
@@ -412,4 +411,6 @@ class Scene:
             assert found == []
         else:
             assert found, f"nothing was seen to be wrong without the guard {self.mutant}"
-            self.noticed = sorted({f"{v.invariant} ({v.what})" if v.invariant == "expected" else v.invariant for v in found})
+            self.noticed = sorted(
+                {f"{v.invariant} ({v.sentence})" if v.invariant == "expected" else v.invariant for v in found}
+            )
