@@ -73,6 +73,9 @@ def _backlog_gauges(conn: Connection) -> Iterable[Metric]:
     waiting = GaugeMetricFamily("churn_predictions_waiting", "Single predictions not scored yet.")
     waiting.add_metric([], open_work.waiting_requests)
     yield waiting
+    webhooks = GaugeMetricFamily("churn_webhooks_waiting", "Webhooks that have not arrived and are not given up.")
+    webhooks.add_metric([], open_work.waiting_webhooks)
+    yield webhooks
 
 
 def _model_gauges(conn: Connection) -> Iterable[Metric]:

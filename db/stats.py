@@ -30,6 +30,11 @@ _DEPTH = text("""
      WHERE c.state IN ('pending', 'running') GROUP BY b.priority
 """)
 _WAITING = text("SELECT count(*) FROM prediction_requests WHERE state IN ('pending', 'running')")
+_WEBHOOKS = text("""
+    SELECT (SELECT count(*) FROM outbox WHERE handed_out_at IS NULL)
+         + (SELECT count(*) FROM webhook_deliveries WHERE state = 'pending')
+         + (SELECT count(*) FROM webhook_deliveries WHERE state = 'running')
+""")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,11 +58,14 @@ class Backlog:
         Seconds since the submit of the oldest batch with an unfinished chunk; 0 when there is none.
     waiting_requests : int
         Single predictions not scored yet.
+    waiting_webhooks : int
+        Webhooks that have not arrived and are not given up.
     """
 
     chunks_by_priority: Mapping[str, int]
     oldest_chunk_s: float
     waiting_requests: int
+    waiting_webhooks: int
 
 
 def today(conn: Connection) -> Today:
@@ -74,7 +82,8 @@ def backlog(conn: Connection) -> Backlog:
     """Read the unfinished work; short and indexed, for every scrape."""
     rows = conn.execute(_DEPTH).all()
     oldest_s = max((float(row.oldest_s) for row in rows), default=0.0)
-    return Backlog({row.priority: row.n for row in rows}, oldest_s, int(conn.execute(_WAITING).scalar_one()))
+    requests, webhooks = (int(conn.execute(question).scalar_one()) for question in (_WAITING, _WEBHOOKS))
+    return Backlog({row.priority: row.n for row in rows}, oldest_s, requests, webhooks)
 
 
 def rows_per_second(conn: Connection) -> float | None:

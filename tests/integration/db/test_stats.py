@@ -5,9 +5,11 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, text
 
+from db.deliveries import deliveries_of_batch, settle_delivery
 from db.stats import backlog, rows_per_second, today
-from schemas.states import Priority
-from tests.factories import add_batch, add_prediction, add_request, add_upload, claim, customer, score
+from db.webhooks import hand_out
+from schemas.states import DeliveryState, Priority
+from tests.factories import add_batch, add_prediction, add_request, add_upload, claim, claim_webhook, customer, score
 
 
 def test_an_empty_ledger_has_nothing_to_tell(conn: Connection) -> None:
@@ -56,6 +58,19 @@ def test_the_backlog_holds_pending_and_running_chunks_by_priority(conn: Connecti
     assert waiting.chunks_by_priority == {"low": 2, "high": 2}
     assert 90 <= waiting.oldest_chunk_s < 100
     assert waiting.waiting_requests == 1
+
+
+def test_webhooks_wait_from_the_end_of_their_batch_until_they_arrive(conn: Connection) -> None:
+    add_batch(conn, sizes=(1,), callback_url="https://hook.test/")
+    seen = [backlog(conn).waiting_webhooks]
+    score(conn)
+    seen.append(backlog(conn).waiting_webhooks)
+    hand_out(conn)
+    (delivery,) = deliveries_of_batch(conn, "b")
+    held = claim_webhook(conn, delivery.delivery_id)
+    seen.append(backlog(conn).waiting_webhooks)
+    settle_delivery(conn, held, DeliveryState.DELIVERED)
+    assert [*seen, backlog(conn).waiting_webhooks] == [0, 1, 1, 0]
 
 
 def test_the_pace_is_that_of_large_batches_from_their_first_chunk_on(conn: Connection) -> None:
