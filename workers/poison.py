@@ -13,6 +13,7 @@ from sqlalchemy import Connection
 
 from db.chunks import ChunkClaim
 from db.splitting import split_chunk
+from failpoints import Guard, is_off
 from intake.chunks import cut, decode
 from intake.slices import Slice
 from scoring.errors import DataError
@@ -29,6 +30,8 @@ _BEFORE_SUSPICION: Final = 2
 _OF_A_PART: Final = 1
 """Attempts at a part: to split it in vain costs milliseconds, to try it again a lease."""
 
+_NEVER: Final = 1 << 30
+
 
 class TakenApart(NamedTuple):
     """What became of a chunk: the parts in its place, or its rows that failed, by code."""
@@ -39,6 +42,8 @@ class TakenApart(NamedTuple):
 
 def attempts_of(claim: ChunkClaim, *, max_attempts: int) -> int:
     """How many attempts a chunk has at being scored before it is taken apart."""
+    if is_off(Guard.SPLIT) or is_off(Guard.MAX_ATTEMPTS):
+        return _NEVER
     is_part = claim.suspect and claim.n_rows > 1
     return min(_OF_A_PART if is_part else _BEFORE_SUSPICION, max_attempts)
 

@@ -158,7 +158,7 @@ def test_fault_21_chunk_wants_more_memory_than_its_worker_may_have(scene: Scene)
     scene.verify(status="partial")
 
 
-@against(Guard.MAX_ATTEMPTS, quick=Quick.GUARDED)
+@against(Guard.SPLIT, Guard.MAX_ATTEMPTS)
 def test_fault_22_one_row_kills_its_process(scene: Scene) -> None:
     poisoned = CHUNK_ROWS + 7
     scene.order(f"predict=exit row={poisoned}")
