@@ -1,4 +1,4 @@
-"""Postgres on a full disk: what cannot be kept is refused, nothing is kept in part, and it goes on once there is room."""
+"""Full disks: what cannot be kept is refused, nothing is kept in part, and a log that cannot be written stops no work."""
 
 from __future__ import annotations
 
@@ -6,14 +6,16 @@ import os
 import subprocess
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
 import pytest
 
 from deploy.local.temporary import temporary_folder
-from tests.faults.cast import report
+from tests.acceptance.stack import BATCH_WORKER
+from tests.faults.cast import against, report
 from tests.faults.ground import CHUNK_ROWS, Ground, Scene, ground_in
 
 pytestmark = [pytest.mark.faults, pytest.mark.timeout(240)]
@@ -84,6 +86,31 @@ def test_fault_19_postgres_on_a_full_disk(crowded: Ground, request: pytest.Fixtu
     assert batches == len(scene.sent), "a batch that was refused was kept"
     scene.verify()
     report(request, scene)
+
+
+@against()
+def test_fault_20_log_disk_full(scene: Scene) -> None:
+    stack, services = scene.ground.stack, scene.ground.stack.services
+    disk = scene.ground.folder / "log-disk"
+    disk.mkdir()
+    with small_disk(disk, megabytes=1):
+        stack.services = {**services, BATCH_WORKER: replace(services[BATCH_WORKER], log=disk / "worker.log")}
+        try:
+            scene.ground.restart(BATCH_WORKER)
+            with (disk / "filler").open("wb", buffering=0) as filler, suppress(OSError):
+                while True:
+                    filler.write(bytes(1 << 10))
+            written = (disk / "worker.log").stat().st_size
+            scene.order("predict=exit attempt=1 chunk_no=1 once")
+            scene.submit()
+            scene.healed()
+            scene.verify()
+            assert _free(disk) == 0
+            assert (disk / "worker.log").stat().st_size - written < 4_096
+        finally:
+            stack.kill(BATCH_WORKER)
+            stack.services = services
+            stack.start(BATCH_WORKER)
 
 
 def _free(folder: Path) -> int:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import resource
 import signal
-from dataclasses import replace
 
 from broker.app import make_producer
 from broker.hints import publish
@@ -13,7 +12,7 @@ from db.hints import ChunkHint
 from failpoints import Guard
 from schemas.states import Priority
 from settings import load_settings
-from tests.acceptance.stack import BATCH_WORKER, INTERACTIVE_WORKER
+from tests.acceptance.stack import BATCH_WORKER
 from tests.faults.cast import Quick, against
 from tests.faults.ground import CHUNK_ROWS, SECOND_WORKER, N, Scene
 
@@ -122,25 +121,6 @@ def test_fault_06_every_hint_five_times(scene: Scene) -> None:
     producer.close()
     scene.healed()
     scene.verify()
-
-
-@against()
-def test_fault_20_log_disk_full(scene: Scene) -> None:
-    ground = scene.ground
-    services = ground.stack.services
-    try:
-        for name in (BATCH_WORKER, INTERACTIVE_WORKER):
-            argv = ("/bin/sh", "-c", 'exec "$@" > /dev/full 2>&1', "sh", *services[name].argv)
-            ground.stack.services = {**ground.stack.services, name: replace(services[name], argv=argv)}
-            ground.restart(name)
-        scene.order("predict=exit attempt=1 chunk_no=1 once")
-        scene.submit()
-        scene.healed()
-        scene.verify()
-    finally:
-        ground.stack.services = services
-        for name in (BATCH_WORKER, INTERACTIVE_WORKER):
-            ground.restart(name)
 
 
 @against()
