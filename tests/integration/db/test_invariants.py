@@ -96,11 +96,11 @@ class TestI1:
         assert (the_one(sound).invariant, the_one(sound).batch_id) == ("I1", "partial")
 
     def test_counters_that_add_up_and_are_wrong(self, sound: Connection) -> None:
-        doctor(
-            sound,
-            "UPDATE batch_jobs SET completed_customers = 3, cancelled_customers = 2, processed_customers = 3"
-            " WHERE batch_id = 'done'",
-        )
+        doctor(sound, "UPDATE batch_jobs SET completed_customers = 4, failed_customers = 1 WHERE batch_id = 'done'")
+        assert the_one(sound).invariant == "I1"
+
+    def test_a_total_that_counters_and_tables_do_not_reach(self, sound: Connection) -> None:
+        doctor(sound, "UPDATE batch_jobs SET total_customers = 6 WHERE batch_id = 'done'")
         assert the_one(sound).invariant == "I1"
 
     def test_rows_of_a_batch_that_goes_on_may_be_missing(self, sound: Connection) -> None:
