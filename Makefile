@@ -40,7 +40,7 @@ test: $(DEV_STAMP) ## Run all tests against real servers on free ports; of the f
 	@$(BIN)/python -m pytest -m "not faults or faults_quick"
 
 faults: $(DEV_STAMP) ## Break everything that can break, with each guard on and off (half an hour)
-	@$(BIN)/python -m pytest tests/faults
+	@FAULTS_IN_FULL=1 $(BIN)/python -m pytest tests/faults
 
 soak: $(DEV_STAMP) ## A random mix of faults under constant load (MINUTES=30 SEED=...: prints its seed)
 	@SOAK_MINUTES=$(or $(MINUTES),30) SOAK_SEED=$(SEED) $(BIN)/python -m pytest tests/faults/test_mix.py

@@ -47,6 +47,8 @@ class Guard(StrEnum):
     """A rescue leaves alone what another transaction is changing."""
     MAX_ATTEMPTS = "max_attempts"
     """A chunk that kills its workers is set aside."""
+    DEADLINE = "deadline"
+    """A wait for a Postgres that says nothing is ended from our side."""
     SPLIT = "split"
     """A chunk that failed is taken apart, so that only the row at fault fails."""
     DATABASE_CLOCK = "database_clock"

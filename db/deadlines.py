@@ -20,6 +20,8 @@ from typing import Any, Final
 import psycopg2
 import psycopg2.extensions
 
+from failpoints import Guard, is_off
+
 _LOOK_EVERY_S: Final = 0.25
 
 
@@ -59,7 +61,7 @@ class _Watchdog:
             with self._lock:
                 now = time.monotonic()
                 for key, (deadline, fd) in list(self._waits.items()):
-                    if deadline < now:
+                    if deadline < now and not is_off(Guard.DEADLINE):
                         del self._waits[key]
                         _shut(fd)
 

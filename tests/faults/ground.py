@@ -47,6 +47,9 @@ LEASE_S: Final = 4.0
 N: Final = 6_000
 CHUNK_ROWS: Final = 500
 
+IN_FULL: Final = bool(os.environ.get("FAULTS_IN_FULL"))
+"""Whether faults last as long as they do in earnest; `make test` has no such time."""
+
 PATIENCE_S: Final = 60.0
 """How long a batch may take to end, whatever happened; a recovery takes a tenth of it."""
 MUTANT_PATIENCE_S: Final = 10.0
@@ -62,6 +65,7 @@ SETTINGS: Final = {
     "BATCH_WINDOW": "8",
     "DISPATCH_WINDOW": "24",
     "BROKER_TIMEOUT_SECONDS": "3",
+    "DATABASE_TIMEOUT_SECONDS": "5",
     "RESCUE_INTERVAL_SECONDS": "0.3",
     "WORKERS": "2",
 }

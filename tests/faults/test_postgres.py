@@ -5,12 +5,15 @@ from __future__ import annotations
 import signal
 import time
 
+import httpx
 from sqlalchemy import text
 
 from failpoints import Guard
+from tests.acceptance.http import BASE
 from tests.acceptance.stack import BATCH_WORKER
 from tests.faults.cast import Quick, against
-from tests.faults.ground import CHUNK_ROWS, N, Scene
+from tests.faults.ground import CHUNK_ROWS, IN_FULL, N, Scene
+from tests.faults.proxy import Mode
 
 _LOSES_ITS_CLOSING = b"SET state = 'done'"
 
@@ -24,7 +27,7 @@ def test_fault_16_every_connection_ended_again_and_again(scene: Scene) -> None:
         _end_connections(scene)
     scene.order("scored=sleep:0.2")
     scene.submit()
-    for _ in range(3):
+    for _ in range(20 if IN_FULL else 3):
         time.sleep(2)
         _end_connections(scene)
     scene.healed()
@@ -48,6 +51,23 @@ def test_fault_17_postgres_crashes_in_mid_batch(scene: Scene) -> None:
         scene.ground.end_server("postgres", signal.SIGQUIT)
         time.sleep(1)
         scene.ground.start_server("postgres")
+    scene.healed()
+    scene.verify()
+
+
+@against(Guard.DEADLINE)
+def test_fault_13_half_open_connections_to_postgres(scene: Scene) -> None:
+    scene.order("scored=sleep:0.2")
+    batch = scene.submit()
+    scene.begun(batch)
+    scene.ground.to_postgres.mode = Mode.BLACK_HOLE
+    try:
+        answer = httpx.get(f"{scene.ground.stack.api_url}{BASE}/batches/{batch}", timeout=20, trust_env=False)
+        scene.expect(answer.status_code == 503, f"a poll was answered {answer.status_code}")
+    except httpx.TimeoutException:
+        scene.expect(False, "a poll was not answered")
+    time.sleep(10)
+    scene.ground.to_postgres.mode = Mode.PASS
     scene.healed()
     scene.verify()
 
@@ -97,6 +117,6 @@ def test_fault_27_tables_locked(scene: Scene) -> None:
     scene.begun(batch)
     with scene.ground.engine.begin() as conn:
         conn.execute(text("LOCK TABLE chunks, prediction_history IN ACCESS EXCLUSIVE MODE"))
-        time.sleep(15)
+        time.sleep(60 if IN_FULL else 15)
     scene.healed()
     scene.verify()

@@ -10,7 +10,7 @@ import redis
 
 from failpoints import Guard
 from tests.faults.cast import Quick, against
-from tests.faults.ground import CHUNK_ROWS, Scene
+from tests.faults.ground import CHUNK_ROWS, IN_FULL, Scene
 from tests.faults.proxy import Mode
 
 SLOWLY = "scored=sleep:0.3"
@@ -56,7 +56,7 @@ def test_fault_09_redis_frozen(scene: Scene) -> None:
         scene.submit()
         took_s = time.monotonic() - began
         scene.expect(took_s < PROMPT_S, f"the submit took {took_s:.1f} s")
-        time.sleep(5)
+        time.sleep(60 if IN_FULL else 5)
     finally:
         scene.ground.servers["valkey"].process.send_signal(signal.SIGCONT)
     scene.healed()
@@ -67,7 +67,7 @@ def test_fault_09_redis_frozen(scene: Scene) -> None:
 def test_fault_10_redis_connections_killed_every_second(scene: Scene) -> None:
     scene.order(SLOWLY)
     with scene.ground.redis() as client:
-        for turn in range(12):
+        for turn in range(60 if IN_FULL else 12):
             scene.submit(CHUNK_ROWS * 4, first=turn * 100)
             client.client_kill_filter(_type="normal", skipme=True)
             client.client_kill_filter(_type="pubsub", skipme=True)

@@ -10,7 +10,7 @@ from broker.app import make_producer
 from broker.hints import publish
 from db.hints import ChunkHint
 from failpoints import Guard
-from schemas.states import Priority
+from schemas.states import FINAL, Priority
 from settings import load_settings
 from tests.acceptance.stack import BATCH_WORKER
 from tests.faults.cast import Quick, against
@@ -143,8 +143,10 @@ def test_fault_22_one_row_kills_its_process(scene: Scene) -> None:
     poisoned = CHUNK_ROWS + 7
     scene.order(f"predict=exit row={poisoned}")
     batch = scene.submit()
-    if scene.mutant is not None:
+    if scene.mutant is Guard.MAX_ATTEMPTS:
         scene.wait_hit("predict", 5)
+    elif scene.mutant is Guard.SPLIT:
+        scene.wait(lambda: scene.status(batch) in FINAL, "the chunk was set aside")
     scene.healed()
     scene.end()
     scene.expect_failed(batch, poisoned)
