@@ -47,6 +47,7 @@ def get_health() -> dict[str, Any]:
 
 def _readiness() -> dict[str, Any]:
     _check_postgres()
+    _check_durability()
     redis = _redis_state()
     return {"status": "ready" if redis == "ok" else "degraded", "checks": {"postgres": "ok", "schema": "ok", "redis": redis}}
 
@@ -54,14 +55,18 @@ def _readiness() -> dict[str, Any]:
 def _check_postgres() -> None:
     try:
         check_revision(resources().engine)
-        with resources().engine.connect() as conn:
-            refuse_volatile(conn, resources().settings)
-    except UnsafeServer as exc:
-        raise NotReady(str(exc), code="unsafe_postgres") from exc
     except SchemaMismatch as exc:
         raise NotReady(str(exc), code="schema_mismatch") from exc
     except DatabaseUnavailable as exc:
         raise NotReady("Postgres cannot be reached.", code="database_unavailable") from exc
+
+
+def _check_durability() -> None:
+    try:
+        with resources().engine.connect() as conn:
+            refuse_volatile(conn, resources().settings)
+    except UnsafeServer as exc:
+        raise NotReady(str(exc), code="unsafe_postgres") from exc
 
 
 def _redis_state() -> str:
