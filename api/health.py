@@ -51,6 +51,7 @@ def get_health() -> dict[str, Any]:
 
 def _readiness() -> dict[str, Any]:
     _check_postgres()
+    _check_durability()
     redis = _redis_state()
     return {"status": "ready" if redis == "ok" else "degraded", "checks": {"postgres": "ok", "schema": "ok", "redis": redis}}
 
@@ -58,14 +59,18 @@ def _readiness() -> dict[str, Any]:
 def _check_postgres() -> None:
     try:
         check_revision(resources().engine, within_s=_ANSWER_S)
-        with resources().engine.connect() as conn, within(conn, _ANSWER_S):
-            refuse_volatile(conn, resources().settings)
-    except UnsafeServer as exc:
-        raise NotReady(str(exc), code="unsafe_postgres") from exc
     except SchemaMismatch as exc:
         raise NotReady(str(exc), code="schema_mismatch") from exc
     except DatabaseUnavailable as exc:
         raise NotReady("Postgres cannot be reached.", code="database_unavailable") from exc
+
+
+def _check_durability() -> None:
+    try:
+        with resources().engine.connect() as conn, within(conn, _ANSWER_S):
+            refuse_volatile(conn, resources().settings)
+    except UnsafeServer as exc:
+        raise NotReady(str(exc), code="unsafe_postgres") from exc
 
 
 def _redis_state() -> str:
