@@ -12,6 +12,8 @@ from pathlib import Path
 import httpx
 import pytest
 
+from db.engine import clock, make_engine
+from db.invariants import violations
 from deploy.local.cluster import BARE_ENVIRONMENT, SUPERUSER, install_folder
 from deploy.local.ports import HOST, Port, free_port
 from deploy.local.postgres import Postgres
@@ -63,11 +65,14 @@ def restored_stack(folder: Path, database_url: str, models: Path, settings: Mapp
         yield client
 
 
-def assert_goes_on(client: httpx.Client, batches: Mapping[str, list[str]]) -> None:
+def assert_goes_on(client: httpx.Client, database_url: str, batches: Mapping[str, list[str]]) -> None:
     for batch_id, ids in batches.items():
         assert_exactly_once(client, ended(client, batch_id), ids)
     answer = client.post("/predictions", json=customers(1, first_id=N)[0])
     assert answer.status_code == 200, answer.text
+    engine = make_engine(database_url, pooled=False)
+    with engine.connect() as conn:
+        assert violations(conn, deadline=clock(conn)) == []
 
 
 def test_a_dump_of_a_running_system_goes_on_elsewhere(
@@ -84,7 +89,7 @@ def test_a_dump_of_a_running_system_goes_on_elsewhere(
         try:
             run("pg_restore", postgres, "--exit-on-error", "--dbname", "restored", dump)
             with restored_stack(folder, postgres.url("restored"), model_storage, stack_settings) as client:
-                assert_goes_on(client, batches)
+                assert_goes_on(client, postgres.url("restored"), batches)
         finally:
             postgres.drop_database("restored")
 
@@ -105,8 +110,6 @@ def test_a_base_backup_of_a_running_server_goes_on_elsewhere(
         if (account := elsewhere.account) is not None:  # Postgres refuses to run as root, and another's files.
             for path in (data, *data.rglob("*")):
                 os.chown(path, account.uid, account.gid)
-        with (
-            running(elsewhere.service()),
-            restored_stack(folder, elsewhere.url(postgres_url.rsplit("/", 1)[1]), model_storage, stack_settings) as client,
-        ):
-            assert_goes_on(client, batches)
+        url = elsewhere.url(postgres_url.rsplit("/", 1)[1])
+        with running(elsewhere.service()), restored_stack(folder, url, model_storage, stack_settings) as client:
+            assert_goes_on(client, url, batches)

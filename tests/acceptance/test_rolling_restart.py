@@ -14,6 +14,8 @@ import psutil
 import pytest
 from sqlalchemy import Engine, text
 
+from db.engine import clock
+from db.invariants import violations
 from deploy.local.temporary import temporary_folder
 from tests.acceptance.http import BASE, api, as_csv, assert_exactly_once, customers, ended
 from tests.acceptance.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, Stack, running_stack
@@ -131,4 +133,5 @@ def test_versions_are_replaced_under_load(stack: Stack, another: Stack, engine: 
             path = found.removeprefix(BASE) if found.startswith("/") else f"/predictions/{found}"
             assert client.get(path).json()["churn_probability"] >= 0
     with engine.connect() as conn:
+        assert violations(conn, deadline=clock(conn)) == []
         assert conn.execute(text("SELECT max(attempt) FROM chunks")).scalar_one() == 1
