@@ -160,9 +160,10 @@ def test_the_first_hint_that_fails_ends_the_round(four_due: Engine, producer: Ce
 @pytest.fixture
 def full(queue: redis.Redis) -> Iterator[None]:
     """A Redis that is at its memory's limit and drops nothing."""
+    usual = queue.config_get("maxmemory")["maxmemory"]
     queue.config_set("maxmemory", "1")
     yield
-    queue.config_set("maxmemory", "0")
+    queue.config_set("maxmemory", usual)
 
 
 @pytest.mark.usefixtures("full")

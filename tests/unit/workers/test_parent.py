@@ -77,7 +77,7 @@ def test_an_operator_s_own_number_of_threads_stands() -> None:
 
 
 def test_the_tasks_are_named_for_people(parent: dict[str, Any]) -> None:
-    assert parent["tasks"] == ["score chunk", "score customers", "validate batch"]
+    assert parent["tasks"] == ["deliver webhook", "score chunk", "score customers", "validate batch"]
 
 
 _FORKED = """
