@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 import time
@@ -11,6 +10,8 @@ from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
 from typing import Final
+
+import psutil
 
 from deploy.local.errors import LocalError, StartFailed
 from deploy.local.layout import PROJECT, Layout
@@ -104,13 +105,22 @@ def _stop_supervisor(layout: Layout, tell: Tell) -> None:
     if state is None:
         raise LocalError(f"A supervisor has just begun on {layout.var}; try again in a second.")
     tell("Stopping; a worker finishes the chunk at hand.")
-    with suppress(ProcessLookupError):
-        os.kill(state.pid, signal.SIGTERM)
+    supervisor = None
+    with suppress(psutil.NoSuchProcess):
+        supervisor = psutil.Process(state.pid)
+        supervisor.terminate()
     deadline = time.monotonic() + _STOP_TIMEOUT_S
-    while is_supervised(layout):
+    # It lets go of the folder a moment before it is gone itself.
+    while is_supervised(layout) or _lives(supervisor):
         if time.monotonic() > deadline:
             raise LocalError(f"The supervisor (pid {state.pid}) did not end within {_STOP_TIMEOUT_S:.0f} s.")
         time.sleep(_POLL_S)
+
+
+def _lives(process: psutil.Process | None) -> bool:
+    with suppress(psutil.NoSuchProcess):
+        return process is not None and process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+    return False
 
 
 def _end_leftovers(layout: Layout, tell: Tell) -> list[str]:
