@@ -129,7 +129,7 @@ def test_fault_21_chunk_wants_more_memory_than_its_worker_may_have(scene: Scene)
     scene.order(f"predict=eat:4096 row={poisoned}")
     worker = scene.ground.process(BATCH_WORKER)
     for process in (worker, *worker.children()):
-        limit = process.memory_info().vms + (1 << 30)
+        limit = process.memory_info().vms + (3 << 30)  # of which one that has just begun needs some for its model
         resource.prlimit(process.pid, resource.RLIMIT_AS, (limit, limit))
     batch = scene.submit()
     scene.healed()
