@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
 from typing import Final
 
@@ -25,7 +26,7 @@ _SERVES: Final = text("SELECT EXISTS (SELECT FROM schema_serves WHERE revision =
 
 def expected_revision() -> str:
     """The newest revision that this code holds."""
-    head = ScriptDirectory.from_config(_config()).get_current_head()
+    head = _scripts().get_current_head()
     assert head is not None  # noqa: S101 - the repository always holds a revision
     return head
 
@@ -50,8 +51,10 @@ def check_revision(engine: Engine, *, within_s: float = 10.0) -> None:
     """
     with engine.connect() as conn, within(conn, within_s):
         found, expected = current_revision(conn), expected_revision()
-        known = {script.revision for script in ScriptDirectory.from_config(_config()).walk_revisions()}
-        if found == expected or (found is not None and found not in known and _still_serves(conn, expected)):
+        if found == expected:
+            return
+        known = {script.revision for script in _scripts().walk_revisions()}
+        if found is not None and found not in known and _still_serves(conn, expected):
             return
     if found is None:
         raise SchemaMismatch(f"the database is empty, but this version needs revision {expected}: run `churn migrate up`")
@@ -95,6 +98,12 @@ def _migrate(url: str, revision: str, *, up: bool) -> None:
             conn.commit()
     finally:
         engine.dispose()
+
+
+@cache
+def _scripts() -> ScriptDirectory:
+    # Read once a process: each readiness probe asks.
+    return ScriptDirectory.from_config(_config())
 
 
 def _config() -> Config:
