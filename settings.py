@@ -6,7 +6,6 @@ This module alone reads the environment (and a `.env` file beside it); factories
 
 from __future__ import annotations
 
-import base64
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -16,6 +15,8 @@ from typing import Any, Final, cast
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import Length, OneOf, Range
+
+from schemas.secrets import FEWEST_BYTES, MOST_BYTES, is_secret
 
 ENV_FILE: Final = Path(__file__).with_name(".env")
 
@@ -35,8 +36,6 @@ _PROTECTIVE: Final = ("REQUIRE_API_KEY", "JWT_SECRET_KEY")
 
 _POSTGRES_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg2://")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
-_SECRET_BYTES: Final = (24, 64)
-"""What Standard Webhooks asks for."""
 _POSITIVE: Final = Range(min=0, min_inclusive=False)
 
 
@@ -286,13 +285,9 @@ def _parts(text: str) -> tuple[str, ...]:
 def _are_secrets(text: str) -> None:
     """Check secrets in the form of Standard Webhooks, without echoing them."""
     for part in _parts(text):
-        try:
-            key = base64.b64decode(part.removeprefix("whsec_"), validate=True)
-        except ValueError:
-            key = b""
-        if not part.startswith("whsec_") or not _SECRET_BYTES[0] <= len(key) <= _SECRET_BYTES[1]:
+        if not is_secret(part):
             raise ValidationError(
-                f"Must be whsec_ and the base64 of {_SECRET_BYTES[0]} to {_SECRET_BYTES[1]} random bytes;"
+                f"Must be whsec_ and the base64 of {FEWEST_BYTES} to {MOST_BYTES} random bytes;"
                 " several, the newest first, with commas between."
             )
 

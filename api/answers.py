@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Mapping
-from datetime import UTC, datetime, timedelta
+from datetime import datetime, timedelta
 from typing import Any, Final
 
 from db.batches import Batch
@@ -14,6 +14,7 @@ from db.models import Model
 from db.predictions import StoredPrediction
 from db.requests import PredictionRequest
 from db.webhooks import Endpoint
+from schemas.moments import rfc3339
 from schemas.paths import batch_path, delivery_path, prediction_path, webhook_path
 from schemas.states import BatchStatus
 from scoring.risk import RECOMMENDED_ACTIONS, RISK_CATEGORIES, RiskCategory
@@ -22,11 +23,6 @@ RETRY_AFTER_S: Final = 1
 """When to look again at work that is under way."""
 
 _VOLATILE: Final = ("rows_per_second", "estimated_completion")
-
-
-def rfc3339(moment: datetime) -> str:
-    """A moment in UTC, e.g. 2026-11-23T07:30:00.000000Z."""
-    return moment.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
 
 
 def maybe_rfc3339(moment: datetime | None) -> str | None:

@@ -14,7 +14,7 @@ from api.bodies import read_body
 from api.errors import NotReady
 from api.media import JSON, MULTIPART
 from api.nouns import Noun, headers
-from api.paging import after, cursor_of, link_to_next
+from api.paging import after, page_of
 from api.rehearsal import rehearse
 from api.resources import resources
 from api.streams import whole
@@ -100,11 +100,15 @@ def get_batches(query: dict[str, Any]) -> Response:
     status, priority, limit = query.get("status"), query.get("priority"), query["limit"]
     with each_alone(resources().engine) as conn:
         found = list_batches(conn, status=status, priority=priority, limit=limit + 1, before=cursor)
-    page = found[:limit]
-    next_cursor = cursor_of(page[-1].submitted_at, page[-1].batch_id) if len(found) > limit else None
-    answer = jsonify(batches=[batch_answer(batch) for batch in page], next_cursor=next_cursor)
-    answer.headers.update(link_to_next(request.path, {"status": status, "priority": priority, "limit": limit}, next_cursor))
-    return answer
+    return page_of(
+        "batches",
+        found,
+        batch_answer,
+        lambda batch: (batch.submitted_at, batch.batch_id),
+        limit=limit,
+        status=status,
+        priority=priority,
+    )
 
 
 @batches.get("/batches/<batch_id>")

@@ -7,7 +7,6 @@ from typing import Any, Final
 from flask import Response, jsonify
 from sqlalchemy import Connection
 
-from api.answers import rfc3339
 from api.bodies import Body, read_body, read_json
 from api.errors import Unprocessable
 from api.media import JSON, MULTIPART
@@ -20,6 +19,7 @@ from intake.copying import customer_rows
 from intake.read import MEDIA_TYPES
 from intake.tally import Tally
 from schemas.customer import CustomerSchema, read_customer
+from schemas.moments import rfc3339
 from schemas.stored import DeletionQuerySchema, ImportBodySchema, ImportOptionsSchema, ImportSchema, StoredCustomerSchema
 from scoring.features import CUSTOMER_ID, FEATURES, Kind
 from settings import Settings

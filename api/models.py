@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from flask import Response, jsonify
 
-from api.answers import model_answer, rfc3339
+from api.answers import model_answer
 from api.nouns import Noun
 from api.resources import resources
 from db.engine import each_alone
 from db.errors import Conflict
 from db.models import Model, activate_model, get_model, list_models
 from schemas.model import ActivationSchema, ModelListSchema, ModelSchema
+from schemas.moments import rfc3339
 
 models = Noun("models", __name__, description="The models that score, and the one that is active.")
 

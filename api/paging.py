@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import urlencode
 
-from api.answers import rfc3339
+from flask import Response, jsonify, request
+
 from api.errors import Unprocessable
+from schemas.moments import rfc3339
+
+Item = TypeVar("Item")
 
 
 def cursor_of(moment: datetime, key: str) -> str:
@@ -45,7 +49,36 @@ def _unpacked(cursor: str) -> tuple[datetime, str]:
     return datetime.fromisoformat(moment).replace(tzinfo=UTC), key
 
 
-def link_to_next(path: str, query: Mapping[str, Any], cursor: str | None) -> dict[str, str]:
+def page_of(
+    name: str,
+    found: Sequence[Item],
+    answer_of: Callable[[Item], Mapping[str, Any]],
+    key_of: Callable[[Item], tuple[datetime, str]],
+    *,
+    limit: int,
+    **kept: object,
+) -> Response:
+    """The answer of a list: a page, and where the next one is.
+
+    Parameters
+    ----------
+    name : str
+        What the items are called.
+    found : sequence
+        One more than `limit`, if there are so many.
+    key_of : callable
+        An item's time and key, by which the list is ordered.
+    kept : object
+        What else the client asked for, to be asked for again.
+    """
+    page = found[:limit]
+    next_cursor = cursor_of(*key_of(page[-1])) if len(found) > limit else None
+    answer = jsonify({name: [answer_of(item) for item in page], "next_cursor": next_cursor})
+    answer.headers.update(_link_to_next(request.path, {**kept, "limit": limit}, next_cursor))
+    return answer
+
+
+def _link_to_next(path: str, query: Mapping[str, Any], cursor: str | None) -> dict[str, str]:
     """The Link header (RFC 8288) of a page that has a next one."""
     if cursor is None:
         return {}

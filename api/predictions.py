@@ -11,7 +11,7 @@ from api.answers import RETRY_AFTER_S, pending_answer, prediction_answer
 from api.bodies import read_json
 from api.errors import ScoringFailed, Unprocessable
 from api.nouns import Noun, headers
-from api.paging import after, cursor_of, link_to_next
+from api.paging import after, page_of
 from api.reading import invalid_customer
 from api.resources import resources
 from api.singles import Found
@@ -115,11 +115,7 @@ def get_predictions_of_customer(query: dict[str, Any], customer_id: str) -> Resp
         get_customer(conn, customer_id)
         before = None if cursor is None else (cursor[0], _number(cursor[1]))
         found = customer_predictions(conn, customer_id, limit=limit + 1, before=before)
-    page = found[:limit]
-    next_cursor = cursor_of(page[-1].predicted_at, str(page[-1].id)) if len(found) > limit else None
-    answer = jsonify(predictions=[prediction_answer(prediction) for prediction in page], next_cursor=next_cursor)
-    answer.headers.update(link_to_next(request.path, {"limit": limit}, next_cursor))
-    return answer
+    return page_of("predictions", found, prediction_answer, lambda each: (each.predicted_at, str(each.id)), limit=limit)
 
 
 def _number(prediction_id: str) -> int:

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from flask import Response, jsonify, request
+from flask import Response, jsonify
 
 from api.answers import delivery_answer, webhook_answer
 from api.bodies import load, read_json
 from api.errors import Unprocessable
 from api.nouns import Noun, headers
-from api.paging import after, cursor_of, link_to_next
+from api.paging import after, page_of
 from api.resources import resources
 from db.deliveries import Delivery, deliveries_of_batch, deliveries_of_endpoint, get_delivery, send_anew
 from db.engine import each_alone
@@ -21,11 +21,11 @@ from db.webhooks import (
     enable_endpoint,
     get_endpoint,
     list_endpoints,
-    new_secret,
     remove_endpoint,
     rotate_secret,
 )
 from schemas.paths import webhook_path
+from schemas.secrets import new_secret
 from schemas.webhook import (
     DeliveryListQuerySchema,
     DeliveryPageSchema,
@@ -71,11 +71,7 @@ def get_webhooks(query: dict[str, Any]) -> Response:
     limit = query["limit"]
     with each_alone(resources().engine) as conn:
         found = list_endpoints(conn, limit=limit + 1, before=after(query.get("cursor")))
-    page = found[:limit]
-    next_cursor = cursor_of(page[-1].created_at, page[-1].endpoint_id) if len(found) > limit else None
-    answer = jsonify(webhooks=[webhook_answer(endpoint) for endpoint in page], next_cursor=next_cursor)
-    answer.headers.update(link_to_next(request.path, {"limit": limit}, next_cursor))
-    return answer
+    return page_of("webhooks", found, webhook_answer, lambda each: (each.created_at, each.endpoint_id), limit=limit)
 
 
 @webhooks.get("/webhooks/<webhook_id>")
@@ -166,9 +162,11 @@ def _bounds(query: dict[str, Any]) -> dict[str, Any]:
 
 
 def _page(query: dict[str, Any], found: Sequence[Delivery]) -> Response:
-    limit = query["limit"]
-    page = found[:limit]
-    next_cursor = cursor_of(page[-1].created_at, page[-1].delivery_id) if len(found) > limit else None
-    answer = jsonify(deliveries=[delivery_answer(delivery) for delivery in page], next_cursor=next_cursor)
-    answer.headers.update(link_to_next(request.path, {"status": query.get("status"), "limit": limit}, next_cursor))
-    return answer
+    return page_of(
+        "deliveries",
+        found,
+        delivery_answer,
+        lambda each: (each.created_at, each.delivery_id),
+        limit=query["limit"],
+        status=query.get("status"),
+    )

@@ -40,6 +40,7 @@ from schemas.messages import (
     SCORE_CHUNK,
     SCORE_CUSTOMERS,
     VALIDATE_BATCH,
+    WEBHOOKS_AT_ONCE,
     WEBHOOKS_QUEUE,
     batch_queue,
 )
@@ -47,11 +48,8 @@ from settings import Settings
 
 _NEVER_S: Final = 1e9
 
-_DELIVERIES: Final = 16
-"""As many webhooks stand in the queue or are being sent at once."""
-
 _DELIVERIES_OF_RECEIVER: Final = 2
-"""Of them to one host: eight that hang at once hold up the others' webhooks, and nothing else."""
+"""Webhooks on their way to one host: eight that hang at once hold up the others' webhooks, and nothing else."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -123,7 +121,7 @@ def publish_deliveries(engine: Engine, producer: Celery, *, republish_s: float) 
         hand_out(conn)
     with engine.begin() as conn:
         do_not_wait_for_disk(conn)
-        hints = due_deliveries(conn, window=_DELIVERIES, receiver_window=_DELIVERIES_OF_RECEIVER, republish_s=republish_s)
+        hints = due_deliveries(conn, window=WEBHOOKS_AT_ONCE, receiver_window=_DELIVERIES_OF_RECEIVER, republish_s=republish_s)
     return _send(engine, producer, hints)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 
 import click
@@ -55,11 +56,7 @@ def remove(session: Session, *, webhook_id: str) -> Exit:
     """Forget a receiver, with its deliveries."""
     with session.client() as churn:
         churn.remove_webhook(webhook_id)
-    if session.as_json:
-        write_json({"webhook_id": webhook_id, "removed": True})
-    else:
-        say(f"Webhook {plain(webhook_id)} is removed.")
-    return Exit.OK
+    return _done(session, {"webhook_id": webhook_id, "removed": True}, f"Webhook {plain(webhook_id)} is removed.")
 
 
 @webhooks.command(cls=ApiCommand)
@@ -84,11 +81,7 @@ def enable(session: Session, *, webhook_id: str) -> Exit:
     """Tell a receiver again that was disabled because it answered 410 Gone."""
     with session.client() as churn:
         enabled = churn.enable_webhook(webhook_id)
-    if session.as_json:
-        write_json(enabled.raw)
-    else:
-        say(f"Webhook {plain(enabled.webhook_id)} is enabled.")
-    return Exit.OK
+    return _done(session, enabled.raw, f"Webhook {plain(enabled.webhook_id)} is enabled.")
 
 
 @webhooks.command(cls=ApiCommand)
@@ -133,10 +126,15 @@ def redeliver(session: Session, *, delivery_id: str) -> Exit:
     """Send a delivery again, whatever came of it."""
     with session.client() as churn:
         delivery = churn.redeliver(delivery_id)
+    said = f"Delivery {plain(delivery.delivery_id)} of {plain(delivery.event)} is {plain(delivery.status)}."
+    return _done(session, delivery.raw, said)
+
+
+def _done(session: Session, raw: Mapping[str, object], said: str) -> Exit:
     if session.as_json:
-        write_json(delivery.raw)
+        write_json(raw)
     else:
-        say(f"Delivery {plain(delivery.delivery_id)} of {plain(delivery.event)} is {plain(delivery.status)}.")
+        say(said)
     return Exit.OK
 
 

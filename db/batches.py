@@ -17,6 +17,9 @@ BATCH_ID_BASE: Final = 1 << 62
 """First id of the batches' half of prediction_history; single predictions lie below."""
 
 ROWS_A_BATCH: Final = 1 << 32
+
+FINAL_STATUSES: Final = ", ".join(f"'{status}'" for status in sorted(FINAL))
+"""Statuses of a batch that has ended, as SQL has them in a list."""
 """Ids that each batch has to itself; its rows take the first of them."""
 
 

@@ -7,10 +7,7 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from db.batches import BATCH_ID_BASE, ROWS_A_BATCH
-from schemas.states import FINAL
-
-_FINAL: Final = ", ".join(f"'{status}'" for status in sorted(FINAL))
+from db.batches import BATCH_ID_BASE, FINAL_STATUSES, ROWS_A_BATCH
 
 _LONG_AGO: Final = "clock_timestamp() - make_interval(secs => :longer_than_s)"
 
@@ -61,7 +58,7 @@ _QUIET: Final = text(f"""
      ORDER BY moved_at LIMIT 20
 """)
 
-_MODELS_OF_OPEN_BATCHES: Final = text(f"SELECT DISTINCT model_version FROM batch_jobs WHERE status NOT IN ({_FINAL})")
+_MODELS_OF_OPEN_BATCHES: Final = text(f"SELECT DISTINCT model_version FROM batch_jobs WHERE status NOT IN ({FINAL_STATUSES})")
 
 # By hopping from batch to batch along the key, for what lies between need not be read.
 _PREDICTIONS_WITHOUT_BATCH: Final = f"""
@@ -97,14 +94,14 @@ _ORPHANS: Final = {
     """,
     "open batches without all of their chunks": f"""
         SELECT count(*) FROM batch_jobs b
-         WHERE status NOT IN ({_FINAL}) AND planned_at IS NOT NULL
+         WHERE status NOT IN ({FINAL_STATUSES}) AND planned_at IS NOT NULL
            AND chunk_count <> (SELECT count(*) FROM chunks c WHERE c.batch_id = b.batch_id)
     """,
 }
 _LEFTOVERS: Final = {
     "uploads of batches that ended five minutes ago or more": f"""
         SELECT count(DISTINCT batch_id) FROM upload_parts JOIN batch_jobs USING (batch_id)
-         WHERE status IN ({_FINAL}) AND completed_at < clock_timestamp() - interval '5 minutes'
+         WHERE status IN ({FINAL_STATUSES}) AND completed_at < clock_timestamp() - interval '5 minutes'
     """,
     "idempotency keys of two days ago or more": """
         SELECT count(*) FROM idempotency_keys WHERE created_at < clock_timestamp() - interval '2 days'

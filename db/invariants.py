@@ -15,8 +15,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
-from db.batches import BATCH_ID_BASE, ROWS_A_BATCH
-from schemas.states import FINAL
+from db.batches import BATCH_ID_BASE, FINAL_STATUSES, ROWS_A_BATCH
 
 LIMIT: Final = 20
 """Findings of one invariant that are told, unless more are asked for."""
@@ -78,13 +77,11 @@ class Invariant:
     needs: str | None = None
 
 
-_FINAL: Final = ", ".join(f"'{status}'" for status in sorted(FINAL))
-
 # first_id and end_id bound the batch's range of prediction_history.
 _BATCHES: Final = f"""
     batches AS (
         SELECT b.*, {BATCH_ID_BASE} + batch_no * {ROWS_A_BATCH} AS first_id,
-               {BATCH_ID_BASE} + (batch_no + 1) * {ROWS_A_BATCH} AS end_id, status IN ({_FINAL}) AS has_ended
+               {BATCH_ID_BASE} + (batch_no + 1) * {ROWS_A_BATCH} AS end_id, status IN ({FINAL_STATUSES}) AS has_ended
           FROM batch_jobs b
          WHERE submitted_at >= coalesce(CAST(:since AS timestamptz), '-infinity')
            AND submitted_at < coalesce(CAST(:until AS timestamptz), 'infinity'))

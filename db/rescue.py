@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
+from db.batches import FINAL_STATUSES
 from db.chunks import COUNT_CLOSED
 from db.control import sweep_cancelling
 from db.mutants import guarded
@@ -86,9 +87,9 @@ _RESCUE_PLANS = text("""
     RETURNING b.batch_id
 """)
 
-_FORGOTTEN_UPLOADS = text("""
+_FORGOTTEN_UPLOADS = text(f"""
     DELETE FROM upload_parts u USING batch_jobs b
-     WHERE u.batch_id = b.batch_id AND b.status IN ('completed', 'partial', 'failed', 'cancelled', 'expired')
+     WHERE u.batch_id = b.batch_id AND b.status IN ({FINAL_STATUSES})
 """)
 
 

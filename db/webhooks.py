@@ -6,8 +6,6 @@ it. Here it is handed out: a delivery for each endpoint that listens, and one fo
 
 from __future__ import annotations
 
-import base64
-import secrets
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,9 +15,6 @@ from sqlalchemy import Connection, Row, text
 
 from db.errors import NotFound
 from schemas.states import WebhookEvent
-
-_SECRET_BYTES: Final = 32
-"""Standard Webhooks asks for 24 to 64."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,11 +94,6 @@ _HAND_OUT = text("""
             ON CONFLICT (event_id, endpoint_id) DO NOTHING)
     UPDATE outbox o SET handed_out_at = clock_timestamp() FROM waiting w WHERE o.event_id = w.event_id
 """)
-
-
-def new_secret() -> str:
-    """A secret to sign with, in the form of Standard Webhooks."""
-    return "whsec_" + base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
 
 
 def add_endpoint(

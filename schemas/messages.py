@@ -27,6 +27,9 @@ PREDICTIONS_QUEUE: Final = "predictions"
 WEBHOOKS_QUEUE: Final = "webhooks"
 """Deliveries, consumed by a worker of their own, so that no receiver can hold up scoring."""
 
+WEBHOOKS_AT_ONCE: Final = 16
+"""As many stand in their queue or are being sent; their worker has a thread for each."""
+
 BATCH_QUEUES: Final = tuple(f"batches.{priority}" for priority in Priority)
 """One queue a priority, the most pressing first."""
 

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 
 from standardwebhooks import Webhook
 
 from db.deliveries import DeliveryClaim
+from schemas.moments import rfc3339
 from schemas.paths import batch_path
 
 
@@ -21,7 +22,7 @@ def body_of(claim: DeliveryClaim) -> bytes:
     path = batch_path(claim.batch_id)
     said: dict[str, Any] = {
         "type": str(claim.event),
-        "timestamp": claim.occurred_at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        "timestamp": rfc3339(claim.occurred_at),
         "data": {
             "batch_id": claim.batch_id,
             "status": str(claim.status),

@@ -6,7 +6,6 @@ Postgres can run programs and Redis can write files.
 
 from __future__ import annotations
 
-import base64
 import json
 import os
 import secrets
@@ -14,14 +13,11 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from deploy.local.errors import LocalError
+from schemas.secrets import new_secret
 
 
 def _password() -> str:
     return secrets.token_urlsafe(18)
-
-
-def _signing_secret() -> str:
-    return "whsec_" + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +28,7 @@ class Credentials:
     postgres_role: str = field(default_factory=_password, repr=False)
     redis: str = field(default_factory=_password, repr=False)
     flower: str = field(default_factory=_password, repr=False)
-    webhook: str = field(default_factory=_signing_secret, repr=False)
+    webhook: str = field(default_factory=new_secret, repr=False)
 
 
 def load_credentials(path: Path) -> Credentials:
@@ -49,7 +45,7 @@ def load_credentials(path: Path) -> Credentials:
         kept = json.loads(path.read_text())
         if "webhook" not in kept:
             # The file of a version that sent none; a password that is missing is damage, and no server would take a new one.
-            kept["webhook"] = _signing_secret()
+            kept["webhook"] = new_secret()
             _write(path, _read(kept))
         return _read(kept)
     except (OSError, ValueError, KeyError, TypeError) as exc:

@@ -14,15 +14,13 @@ import httpx
 from deploy.local.layout import PROJECT
 from deploy.local.ports import HOST, Port
 from deploy.local.process import Service
-from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, WEBHOOKS_QUEUE
+from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, WEBHOOKS_AT_ONCE, WEBHOOKS_QUEUE
 
 NEWS: Final = "news: "
 """Lines of the preparing job that begin like this are for the person at the terminal."""
 _PREPARE_TIMEOUT_S: Final = 600.0
 _BATCH_NICENESS: Final = "10"
 _STAND_BY_S: Final = "5"
-_WEBHOOK_THREADS: Final = 16
-"""As many as broker.hints has under way at once."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +67,7 @@ class Product:
 
     def webhook_worker(self, metrics: Port) -> Service:
         """Return the sender of webhooks: threads that wait for strangers' servers, in a process where nothing is scored."""
-        argv = ["-n", "webhooks@%h", "-P", "threads", "-c", str(_WEBHOOK_THREADS), "-Q", WEBHOOKS_QUEUE]
+        argv = ["-n", "webhooks@%h", "-P", "threads", "-c", str(WEBHOOKS_AT_ONCE), "-Q", WEBHOOKS_QUEUE]
         return self._worker("webhook-worker", argv, metrics, env={"RESCUE_INTERVAL_SECONDS": _STAND_BY_S})
 
     def flower(self, port: Port, login: str) -> Service:

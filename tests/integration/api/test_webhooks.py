@@ -12,7 +12,8 @@ from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
 from db.deliveries import settle_delivery
-from db.webhooks import disable_endpoint, hand_out, new_secret
+from db.webhooks import disable_endpoint, hand_out
+from schemas.secrets import new_secret
 from schemas.states import DeliveryState, WebhookEvent
 from schemas.webhook import DeliverySchema, WebhookSchema, WebhookSecretSchema
 from settings import Settings

@@ -24,10 +24,10 @@ from db.webhooks import (
     get_endpoint,
     hand_out,
     list_endpoints,
-    new_secret,
     remove_endpoint,
     rotate_secret,
 )
+from schemas.secrets import new_secret
 from schemas.states import BatchStatus, DeliveryState, WebhookEvent
 from tests.factories import add_batch, add_delivery, claim_webhook, score
 from tests.integration.db.concurrency import meanwhile, together, wait_until_blocked

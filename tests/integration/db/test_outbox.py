@@ -13,7 +13,8 @@ from db.control import cancel_batch, pause_batch, resume_batch, sweep_batch, swe
 from db.deliveries import deliveries_of_batch
 from db.planning import claim_plan, finish_plan, refuse_plan
 from db.rescue import count_quarantined, quarantine_chunk, rescue_chunks, rescue_plans
-from db.webhooks import Endpoint, add_endpoint, disable_endpoint, hand_out, new_secret, remove_endpoint
+from db.webhooks import Endpoint, add_endpoint, disable_endpoint, hand_out, remove_endpoint
+from schemas.secrets import new_secret
 from schemas.states import WebhookEvent
 from tests.factories import add_batch, add_upload, claim, finish, lapse, plan_of, score
 from tests.integration.db.concurrency import meanwhile, together, wait_until_blocked

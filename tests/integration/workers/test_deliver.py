@@ -14,8 +14,9 @@ from standardwebhooks import Webhook
 from broker.hints import publish_deliveries
 from db.deliveries import Delivery, claim_delivery, get_delivery, settle_delivery
 from db.engine import make_engine
-from db.webhooks import add_endpoint, get_endpoint, hand_out, new_secret, rotate_secret
+from db.webhooks import add_endpoint, get_endpoint, hand_out, rotate_secret
 from schemas.messages import WEBHOOKS_QUEUE
+from schemas.secrets import new_secret
 from schemas.states import DeliveryState
 from settings import Settings
 from tests.factories import add_batch, add_champion, add_delivery, empty_tables, score

@@ -10,13 +10,14 @@ import pytest
 from flask.testing import FlaskClient
 from marshmallow import Schema
 
-from api.answers import batch_answer, etag_of, model_answer, pending_answer, prediction_answer, rfc3339
+from api.answers import batch_answer, etag_of, model_answer, pending_answer, prediction_answer
 from db.batches import Batch
 from db.models import Model
 from db.predictions import StoredPrediction
 from db.requests import PredictionRequest
 from schemas.batch import BatchSchema
 from schemas.model import ModelSchema
+from schemas.moments import rfc3339
 from schemas.prediction import PendingPredictionSchema, PredictionSchema
 from schemas.states import BatchStatus, ModelState, OnError, Priority, RequestState, Source
 

@@ -10,7 +10,7 @@ import pytest
 from standardwebhooks import Webhook, WebhookVerificationError
 
 from db.deliveries import DeliveryClaim
-from db.webhooks import new_secret
+from schemas.secrets import new_secret
 from schemas.states import BatchStatus, WebhookEvent
 from workers.signing import body_of, signed_headers
 
