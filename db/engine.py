@@ -139,8 +139,9 @@ def each_alone(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def within(conn: Connection, seconds: float) -> Iterator[None]:
     """Let each statement of a block take so long and no longer, by the server's clock and by ours; inside a transaction."""
-    conn.execute(text(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"))
     with patience(_driver(conn), seconds + _GRACE_S):
+        # Inside as well: a server that says nothing would else be waited for as long as any statement may take.
+        conn.execute(text(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"))
         yield
 
 

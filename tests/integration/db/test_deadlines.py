@@ -82,7 +82,7 @@ def test_a_probe_asks_for_a_moment_only(postgres_url: str, postgres: Postgres, m
     made = make_engine(postgres_url, pool_size=1, max_overflow=0)
     with made.connect() as conn:
         ping(conn)
-    with frozen(postgres), pytest.raises(DatabaseUnavailable):
+    with frozen(postgres), pytest.raises(DatabaseUnavailable, match=r"no answer from Postgres within 0\.2 s"):
         check_revision(made, within_s=0.1)
     made.dispose()
 
