@@ -110,3 +110,18 @@ sys.exit(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]))
 """
     done = subprocess.run([sys.executable, "-c", code, str(tmp_path / "v1")], check=False, timeout=60)
     assert done.returncode == 0
+
+
+def test_scoring_loads_no_sklearn_and_training_may_follow(tmp_path: Path) -> None:
+    save_bundle(tmp_path / "v1", trained_model())
+    code = (
+        "import sys; from pathlib import Path\n"
+        "from scoring.engine import LightGBMEngine; from scoring.model import load_bundle\n"
+        "LightGBMEngine(load_bundle(Path(sys.argv[1])).model_text)\n"
+        "assert 'sklearn' not in sys.modules\n"
+        "from datasets.synthetic import generate; from scoring.train import train\n"
+        "assert train(generate(600, seed=1), version='t', data='a test', params={'num_leaves': 3}).metrics.auc > 0.5\n"
+    )
+    command = [sys.executable, "-W", "error", "-c", code, str(tmp_path / "v1")]
+    done = subprocess.run(command, check=False, timeout=60, capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")
