@@ -7,7 +7,7 @@ import signal
 from collections.abc import Iterator
 from itertools import count
 from pathlib import Path
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 import pytest
 import redis
@@ -18,6 +18,10 @@ from db.schema import upgrade
 from deploy.local.postgres import Postgres
 from deploy.local.temporary import temporary_folder, temporary_postgres, temporary_redis
 from deploy.local.valkey import Valkey
+from tests.sharing import FromBothEnds, faults_first
+
+if TYPE_CHECKING:
+    from xdist.remote import Producer
 
 TEMPLATE: Final = "churn_template"
 """The migrated database that each test module gets a copy of."""
@@ -26,6 +30,17 @@ _numbers = count(1)
 
 # A shell has what it starts in the background ignore SIGINT, and so would the processes that tests end by Ctrl-C: for ever.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with what takes longest."""
+    faults_first(items)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> FromBothEnds:
+    """Share the tests among the processes of `-n`."""
+    return FromBothEnds(config, log)
 
 
 @pytest.fixture(scope="session")

@@ -65,12 +65,22 @@ def chunk_inputs(sizes: Iterable[int], *, by_reference: bool = False, first_row:
 
 
 def empty_tables(conn: Connection) -> None:
-    """Forget everything but the schema."""
-    conn.execute(
-        text("TRUNCATE batch_jobs, webhook_endpoints, models, prediction_history, prediction_requests, row_errors CASCADE")
+    """Forget everything but the schema.
+
+    Row by row, for there are few: TRUNCATE makes each table and index anew, which takes five times as long.
+    """
+    # Each before what it refers to; chunks, inputs, events and deliveries go with their batches.
+    tables = (
+        "batch_jobs",
+        "webhook_endpoints",
+        "prediction_history",
+        "prediction_requests",
+        "row_errors",
+        "models",
+        "customers",
+        "customer_deletions",
     )
-    conn.execute(text("DELETE FROM customers"))
-    conn.execute(text("DELETE FROM customer_deletions"))
+    conn.execute(text(";".join(f"DELETE FROM {table}" for table in tables)))
 
 
 def add_model(conn: Connection, version: str = MODEL, *, sha256: str = "0" * 64) -> str:

@@ -17,9 +17,10 @@ QUICK: Final = {
     "LEASE_SECONDS": "10",
     "REPUBLISH_AFTER_SECONDS": "3",
     "LOG_LEVEL": "INFO",
-    "WORKERS": "2",
+    "WORKERS": "1",
 }
-"""Settings under which recovery takes seconds."""
+"""Settings under which recovery takes seconds; one process of the API, for each takes a second to start. Modules whose tests
+are about several have two."""
 
 
 def running_stack(

@@ -111,19 +111,22 @@ def test_a_second_demo_keeps_data_and_model_and_stays_up_until_ctrl_c(layout: La
     assert everything_is_gone(layout, env)
 
 
-def test_up_returns_when_all_is_ready_and_down_ends_it(layout: Layout, env: Mapping[str, str]) -> None:
-    up = run(layout, env, "up")
+@pytest.fixture(scope="module")
+def up(layout: Layout, env: Mapping[str, str]) -> Iterator[subprocess.CompletedProcess[str]]:
+    """Everything up in the background, until a test ends it."""
+    yield run(layout, env, "up")
+    run(layout, env, "down")
+
+
+def test_up_returns_when_all_is_ready(up: subprocess.CompletedProcess[str], layout: Layout, env: Mapping[str, str]) -> None:
     assert up.returncode == 0, up.stdout + up.stderr
     with ChurnClient(f"http://127.0.0.1:{env['PORT']}") as churn:
         assert churn.health().is_ready
     assert "It was up already." in run(layout, env, "up").stdout
-    assert "has stopped" in run(layout, env, "down").stdout
-    assert everything_is_gone(layout, env)
-    assert "Nothing is running." in run(layout, env, "down").stdout
 
 
-def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout, env: Mapping[str, str]) -> None:
-    assert run(layout, env, "up").returncode == 0
+@pytest.mark.usefixtures("up")
+def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout) -> None:
     state = read_state(layout)
     assert state is not None
     user, _, password = state.flower_login.partition(":")
@@ -134,7 +137,13 @@ def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout,
         assert {name.split("@")[0] for name in workers} == {"batch", "interactive", "webhooks"}
         registered = {task for worker in workers.values() for task in worker["registered"]}
     assert {"score chunk", "score customers", "validate batch", "deliver webhook"} <= registered
-    run(layout, env, "down")
+
+
+@pytest.mark.usefixtures("up")
+def test_down_ends_what_is_up(layout: Layout, env: Mapping[str, str]) -> None:
+    assert "has stopped" in run(layout, env, "down").stdout
+    assert everything_is_gone(layout, env)
+    assert "Nothing is running." in run(layout, env, "down").stdout
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="the kernel ties a child's life to its parent's on Linux only")
@@ -149,9 +158,13 @@ def test_nothing_outlives_a_demo_that_was_killed(layout: Layout, env: Mapping[st
         time.sleep(0.1)
 
 
-def test_servers_of_ones_own_are_used_instead(env: Mapping[str, str], postgres_url: str, redis_url: str) -> None:
+@pytest.mark.usefixtures("first_demo")
+def test_servers_of_ones_own_are_used_instead(
+    layout: Layout, env: Mapping[str, str], postgres_url: str, redis_url: str
+) -> None:
     with temporary_folder() as folder:
-        own = {**env, "DATABASE_URL": postgres_url, "REDIS_URL": redis_url}
+        # The demo's model, for training another takes longer than all the rest.
+        own = {**env, "DATABASE_URL": postgres_url, "REDIS_URL": redis_url, "MODEL_STORAGE_PATH": str(layout.models)}
         up = run(Layout(folder), own, "up")
         try:
             assert up.returncode == 0, up.stdout + up.stderr

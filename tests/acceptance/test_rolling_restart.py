@@ -28,7 +28,7 @@ N = 2_000
 @pytest.fixture(scope="module")
 def stack_settings() -> Mapping[str, str]:
     """Many chunks a batch, so that every restart meets some; a hint that went with a connection is sent anew soon."""
-    return {"CHUNK_ROWS": "200", "REPUBLISH_AFTER_SECONDS": "2"}
+    return {"CHUNK_ROWS": "200", "REPUBLISH_AFTER_SECONDS": "2", "WORKERS": "2"}
 
 
 @pytest.fixture(scope="module")

@@ -15,7 +15,7 @@ pytestmark = pytest.mark.acceptance
 
 @pytest.fixture(scope="module")
 def stack_settings() -> Mapping[str, str]:
-    return {"PREDICTION_TIMEOUT_SECONDS": "3", "CHUNK_ROWS": "2000"}
+    return {"PREDICTION_TIMEOUT_SECONDS": "3", "CHUNK_ROWS": "2000", "WORKERS": "2"}
 
 
 def test_a_full_customer_is_scored_stored_and_remembered(client: httpx.Client) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Mapping
 
 import httpx
 import pytest
@@ -14,6 +15,12 @@ from tests.acceptance.stack import BATCH_WORKER, INTERACTIVE_WORKER, Stack
 pytestmark = pytest.mark.acceptance
 
 CANARY = "CANARY-7f3a"
+
+
+@pytest.fixture(scope="module")
+def stack_settings() -> Mapping[str, str]:
+    """Two processes of the API, whose counters add up."""
+    return {"WORKERS": "2"}
 
 
 def test_the_description_names_every_route_of_the_contract(stack: Stack) -> None:

@@ -44,27 +44,27 @@ def test_a_database_without_a_model_gets_a_synthetic_one_that_says_so(engine: En
 
 
 def test_a_start_that_was_cut_off_after_storing_the_bundle_is_gone_on_with(engine: Engine, tmp_path: Path) -> None:
-    provide_model(engine, tmp_path, "first", training_rows=ROWS)
+    provide_model(engine, tmp_path, "first", training_rows=ROWS, choice=EngineChoice.LIGHTGBM)
     stored = load_bundle(tmp_path / "first").sha256
     _forget(engine)
-    provide_model(engine, tmp_path, "first", training_rows=ROWS)
+    provide_model(engine, tmp_path, "first", training_rows=ROWS, choice=EngineChoice.LIGHTGBM)
     with engine.connect() as conn:
         assert current_model(conn).sha256 == stored
 
 
 def test_an_active_model_is_left_alone(engine: Engine, tmp_path: Path) -> None:
-    provide_model(engine, tmp_path, "first", training_rows=ROWS)
-    provide_model(engine, tmp_path, "second", training_rows=ROWS)
+    provide_model(engine, tmp_path, "first", training_rows=ROWS, choice=EngineChoice.LIGHTGBM)
+    provide_model(engine, tmp_path, "second", training_rows=ROWS, choice=EngineChoice.LIGHTGBM)
     with engine.connect() as conn:
         assert current_model(conn).version == "first"
     assert not (tmp_path / "second").exists()
 
 
 def test_an_active_model_whose_bundle_is_gone_is_told_with_the_remedies(engine: Engine, tmp_path: Path) -> None:
-    provide_model(engine, tmp_path, "first", training_rows=ROWS)
+    provide_model(engine, tmp_path, "first", training_rows=ROWS, choice=EngineChoice.LIGHTGBM)
     shutil.rmtree(tmp_path / "first")
     with pytest.raises(LocalError, match=r"active model is first, but its bundle is not in .*MODEL_STORAGE_PATH.*make clean"):
-        provide_model(engine, tmp_path, "first", training_rows=ROWS)
+        provide_model(engine, tmp_path, "first", training_rows=ROWS, choice=EngineChoice.LIGHTGBM)
 
 
 def compiled_files(storage: Path) -> list[Path]:

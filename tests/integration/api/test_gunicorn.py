@@ -45,9 +45,23 @@ class Server:
 
 @pytest.fixture
 def server(postgres_url: str, redis_url: str, ledger: Engine, tmp_path: Path) -> Iterator[Server]:
-    port, log = free_port(), tmp_path / "api.log"
+    """A server of the test's own."""
+    with running_in(tmp_path, postgres_url, redis_url) as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def shared_server(postgres_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """A server for tests that leave it as it was."""
+    with running_in(tmp_path_factory.mktemp("shared"), postgres_url, redis_url) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def running_in(folder: Path, postgres_url: str, redis_url: str) -> Iterator[Server]:
+    port, log = free_port(), folder / "api.log"
     given = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url, "PORT": str(port), "WORKERS": str(WORKERS)}
-    environment = {**os.environ, **given, "LOG_LEVEL": "DEBUG", "INLINE_MAX_BYTES": "1000", "TMPDIR": str(tmp_path)}
+    environment = {**os.environ, **given, "LOG_LEVEL": "DEBUG", "INLINE_MAX_BYTES": "1000", "TMPDIR": str(folder)}
     command = [sys.executable, "-m", "gunicorn", "--config", "api/gunicorn_conf.py", "api.app:create_app()"]
     with log.open("wb") as sink:
         process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)
@@ -175,10 +189,10 @@ def _form() -> bytes:
     ],
     ids=["length", "between-chunks", "within-a-chunk", "form"],
 )
-def test_a_body_that_breaks_off_stores_nothing(server: Server, headers: str, body: bytes) -> None:
-    with socket.create_connection(("127.0.0.1", int(server.url.rpartition(":")[2]))) as connection:
+def test_a_body_that_breaks_off_stores_nothing(shared_server: Server, headers: str, body: bytes) -> None:
+    with socket.create_connection(("127.0.0.1", int(shared_server.url.rpartition(":")[2]))) as connection:
         connection.sendall(f"POST {PREFIX}/batches?batch_id=cut HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
         connection.shutdown(socket.SHUT_WR)
         answer = connection.recv(65_536).decode(errors="replace")
     assert answer.split(" ")[1][:1] == "4"
-    assert httpx.get(f"{server.url}{PREFIX}/batches/cut").status_code == 404
+    assert httpx.get(f"{shared_server.url}{PREFIX}/batches/cut").status_code == 404

@@ -17,6 +17,7 @@ from db.errors import Conflict
 from db.models import current_model, get_model
 from db.schema import expected_revision
 from scoring.compiled import EngineChoice, choose_engine
+from scoring.compiling import ensure_compiled
 from scoring.model import load_bundle, save_bundle
 from scoring.native import FOLDER
 from scoring.train import train
@@ -31,9 +32,28 @@ def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
+@pytest.fixture(scope="module")
+def machine_code(bundle: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The folder of the bundle's compiled engine; one compiler's run serves all tests but those about compiling."""
+    folder = tmp_path_factory.mktemp("compiled") / FOLDER
+    ensure_compiled(bundle, folder, sha256=load_bundle(bundle).sha256)
+    return folder
+
+
 @pytest.fixture
-def storage(tmp_path: Path) -> Path:
-    return tmp_path / "models"
+def storage(tmp_path: Path, machine_code: Path) -> Path:
+    """The folder of all bundles: empty, but for the machine code of the bundle that is about to be registered."""
+    path = tmp_path / "models"
+    if machine_code.exists():  # as on all Pythons for which there is a compiler
+        shutil.copytree(machine_code, path / FOLDER)
+    return path
+
+
+@pytest.fixture
+def empty_storage(storage: Path) -> Path:
+    """The same without the machine code, for tests about compiling."""
+    shutil.rmtree(storage, ignore_errors=True)
+    return storage
 
 
 @pytest.fixture
@@ -57,10 +77,13 @@ def test_a_registered_bundle_lies_where_the_workers_look(churn: Run, engine: Eng
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 14), reason="llvmlite 0.44 has no wheel for this Python")
-def test_a_registered_model_is_compiled(churn: Run, bundle: Path, storage: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_registered_model_is_compiled(
+    churn: Run, bundle: Path, empty_storage: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     assert churn("--json", "models", "register", str(bundle)) == 0
     assert json.loads(capsys.readouterr().out)["engine"] == "compiled"
-    chosen = choose_engine(load_bundle(storage / "t1"), choice=EngineChoice.AUTO, native_folder=storage / FOLDER)
+    native = empty_storage / FOLDER
+    chosen = choose_engine(load_bundle(empty_storage / "t1"), choice=EngineChoice.AUTO, native_folder=native)
     assert chosen.name is EngineChoice.COMPILED
 
 
@@ -97,11 +120,11 @@ def test_a_model_without_the_engine_that_is_demanded_is_not_activated(
 
 
 def test_nothing_is_compiled_where_lightgbm_is_to_score(
-    churn: Run, bundle: Path, storage: Path, monkeypatch: pytest.MonkeyPatch
+    churn: Run, bundle: Path, empty_storage: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SCORING_ENGINE", "lightgbm")
     assert churn("models", "register", str(bundle)) == 0
-    assert [path.name for path in storage.iterdir()] == ["t1"]
+    assert [path.name for path in empty_storage.iterdir()] == ["t1"]
 
 
 def test_registering_again_changes_nothing_and_may_activate(churn: Run, engine: Engine, bundle: Path) -> None:
