@@ -10,9 +10,14 @@ RUN_STAMP := $(VENV)/.installed
 DEV_STAMP := $(VENV)/.installed-dev
 PEERS_STAMP := $(VENV)/.installed-peers
 PIP := $(BIN)/python -m pip --disable-pip-version-check install --quiet
+# Nothing but what the locks name, file by file, and no package's own set-up code: an index that serves something else is noticed.
+LOCKED := --require-hashes --only-binary :all: --requirement
+# For every platform and Python at once. What a lock holds already stays as it is, unless the requirements want it otherwise.
+LOCK := $(BIN)/uv pip compile --quiet --no-config --universal --python-version 3.11 --generate-hashes --no-emit-index-url \
+	--custom-compile-command "make lock" $(if $(filter-out 0,$(UPGRADE)),--upgrade)
 
 .DEFAULT_GOAL := help
-.PHONY: help install demo up down clean test faults soak check format bench
+.PHONY: help install demo up down clean test faults soak fuzz check audit lock format bench
 
 help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
@@ -48,31 +53,41 @@ soak: $(DEV_STAMP) ## A random mix of faults under constant load (MINUTES=30 SEE
 bench: $(RUN_STAMP) $(if $(filter-out 0,$(PEERS)),$(PEERS_STAMP)) ## Measure beside raw scripts, into bench/report.md (QUICK=1: two minutes; PEERS=1: Ray too)
 	@$(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 
-check: $(DEV_STAMP) ## Lint, formatting, types, import contracts
+check: $(DEV_STAMP) ## Lint, formatting, types, import contracts, locks, licences
 	@$(BIN)/ruff check .
 	@$(BIN)/ruff format --check .
+	@$(BIN)/bandit --quiet --configfile pyproject.toml --recursive .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports
+	@$(BIN)/python -m supply locks
+	@$(BIN)/python -m supply licences
+
+audit: $(DEV_STAMP) ## Look for known vulnerabilities in all that is locked (COPY=all.zip: in a copy of OSV's database)
+	@$(BIN)/python -m supply audit $(if $(COPY),--copy $(COPY)) $(if $(filter-out 0,$(OFFLINE)),--unknown-is-fine)
+
+lock: $(DEV_STAMP) ## Write the locks anew after a change of the requirements (UPGRADE=1: all to their newest versions)
+	@$(LOCK) --output-file requirements.lock requirements.txt
+	@$(LOCK) --output-file requirements-dev.lock --constraint requirements.lock requirements-dev.txt
 
 format: $(DEV_STAMP) ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .
 	@$(BIN)/ruff format .
 
 # Asked by running pip: an interrupted attempt leaves an interpreter without it, an upgrade of the system one without a base.
-$(RUN_STAMP): requirements.txt pyproject.toml
+$(RUN_STAMP): requirements.lock pyproject.toml
 	@if ! $(BIN)/python -m pip --version > /dev/null 2>&1; then \
 		test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found; say where it is: make PYTHON=/path/to/python3"; exit 1; }; \
 		echo "Making the virtual environment $(VENV)."; \
 		"$(PYTHON)" -m venv --clear $(VENV) || exit 1; \
 	fi
-	@echo "Installing requirements.txt."
-	@$(PIP) --requirement requirements.txt
-	@$(PIP) --no-deps --editable .
+	@echo "Installing requirements.lock."
+	@$(PIP) $(LOCKED) requirements.lock
+	@$(PIP) --no-deps --no-build-isolation --editable .
 	@touch $@
 
-$(DEV_STAMP): requirements-dev.txt $(RUN_STAMP)
-	@echo "Installing requirements-dev.txt."
-	@$(PIP) --requirement requirements-dev.txt
+$(DEV_STAMP): requirements-dev.lock $(RUN_STAMP)
+	@echo "Installing requirements-dev.lock."
+	@$(PIP) $(LOCKED) requirements-dev.lock
 	@touch $@
 
 $(PEERS_STAMP): bench/requirements-peers.txt $(RUN_STAMP)

@@ -35,7 +35,7 @@ keepalive = 5
 timeout = 60
 graceful_timeout = 30
 # The heartbeat file on a disk can block a worker for as long as the disk does.
-worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108
+worker_tmp_dir = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # noqa: S108 - its name is random, and gone at once
 accesslog = None
 # It would lie in the user's home, where two installations would fight over it.
 control_socket_disable = True

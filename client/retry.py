@@ -36,7 +36,7 @@ class RetryPolicy:
             return asked_s if asked_s <= self.longest_retry_after_s else None
         ceiling_s = min(self.longest_delay_s, self.first_delay_s * 2.0 ** (attempt - 1))
         # Jitter keeps clients that lost one server from returning to it in step; the floor keeps them from returning at once.
-        return ceiling_s * random.uniform(0.5, 1.0)  # noqa: S311
+        return ceiling_s * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
 
 
 NO_RETRY = RetryPolicy(attempts=1)

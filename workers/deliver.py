@@ -130,7 +130,7 @@ def pause_s(tries: int, asked_s: float | None = None) -> float:
     """Seconds until the next attempt: growing, with jitter, and as long as the receiver asks for, within LONGEST_PAUSE_S."""
     own_s = min(FIRST_PAUSE_S * PAUSE_GROWS ** (tries - 1), LONGEST_PAUSE_S)
     # Receivers that come back should not be met by all that waited for them in one moment.
-    own_s *= random.uniform(0.8, 1.2)  # noqa: S311
+    own_s *= random.uniform(0.8, 1.2)  # noqa: S311 - jitter, not a secret
     return max(own_s, min(asked_s or 0.0, LONGEST_PAUSE_S))
 
 
