@@ -50,6 +50,9 @@ faults: $(DEV_STAMP) ## Break everything that can break, with each guard on and 
 soak: $(DEV_STAMP) ## A random mix of faults under constant load (MINUTES=30 SEED=...: prints its seed)
 	@SOAK_MINUTES=$(or $(MINUTES),30) SOAK_SEED=$(SEED) $(BIN)/python -m pytest tests/faults/test_mix.py
 
+fuzz: $(DEV_STAMP) ## Hostile input for MINUTES=10 a part: the API by its description, files by their readers (SEED=... repeats it)
+	@FUZZ_MINUTES=$(or $(MINUTES),10) FUZZ_SEED=$(SEED) $(BIN)/python -m pytest -m fuzz --capture=no
+
 bench: $(RUN_STAMP) $(if $(filter-out 0,$(PEERS)),$(PEERS_STAMP)) ## Measure beside raw scripts, into bench/report.md (QUICK=1: two minutes; PEERS=1: Ray too)
 	@$(BIN)/python -m bench $(if $(filter-out 0,$(QUICK)),--quick)
 

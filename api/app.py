@@ -31,6 +31,7 @@ from schemas.customer import CustomerSchema
 from schemas.paths import PREFIX
 from schemas.problem import ProblemSchema
 from schemas.webhook import WebhookEventSchema
+from scoring.features import CUSTOMER_ID
 from settings import Settings, load_settings
 
 API_VERSION: Final = "1.0.0"
@@ -118,6 +119,8 @@ def _flask_config(settings: Settings) -> dict[str, Any]:
 def _register_blueprints(app: Flask) -> None:
     api = _ProblemApi(app)
     api.spec.components.schema("Customer", schema=CustomerSchema)
+    # Its id is the path's; it may be repeated in the body.
+    api.spec.components.schema("CustomerOfPath", schema=CustomerSchema(partial=(CUSTOMER_ID,)))
     api.spec.components.schema("WebhookEvent", schema=WebhookEventSchema)
     api.register_blueprint(health)
     for noun in (predictions, batches, results, customers, models, stats, webhooks):

@@ -12,7 +12,7 @@ from sqlalchemy import Connection
 from api.answers import RETRY_AFTER_S, batch_answer
 from api.bodies import read_body
 from api.errors import NotReady
-from api.media import JSON, MULTIPART
+from api.media import FORM_BODY, JSON, MULTIPART
 from api.nouns import Noun, headers
 from api.paging import after, page_of
 from api.rehearsal import rehearse
@@ -47,14 +47,14 @@ _SUBMIT_BODY: Final = {
     "content": {
         JSON: {"schema": SubmitSchema},
         **dict.fromkeys(MEDIA_TYPES, _FILE),
-        MULTIPART: {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}},
+        MULTIPART: FORM_BODY,
     },
 }
 _FILE_OPTIONS: Final = {"in": "query", "schema": OptionsSchema}
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "maxLength": 255},
+    "schema": {"type": "string", "pattern": r"^ *[!-~][ -~]*$", "maxLength": 255},
     "description": "The same key with the same request answers with the same batch for 24 hours.",
 }
 

@@ -9,7 +9,7 @@ from sqlalchemy import Connection
 
 from api.bodies import Body, read_body, read_json
 from api.errors import Unprocessable
-from api.media import JSON, MULTIPART
+from api.media import FORM_BODY, JSON, MULTIPART
 from api.nouns import Noun
 from api.reading import FaultList, all_slices, invalid_customer, verdict
 from api.resources import resources
@@ -18,7 +18,7 @@ from db.engine import clock, each_alone
 from intake.copying import customer_rows
 from intake.read import MEDIA_TYPES
 from intake.tally import Tally
-from schemas.customer import CustomerSchema, read_customer
+from schemas.customer import read_customer
 from schemas.moments import rfc3339
 from schemas.stored import DeletionQuerySchema, ImportBodySchema, ImportOptionsSchema, ImportSchema, StoredCustomerSchema
 from scoring.features import CUSTOMER_ID, FEATURES, Kind
@@ -40,7 +40,7 @@ def get_one_customer(customer_id: str) -> Response:
 
 
 @customers.put("/customers/<path:customer_id>")
-@customers.doc(requestBody={"required": True, "content": {JSON: {"schema": CustomerSchema}}})
+@customers.doc(requestBody={"required": True, "content": {JSON: {"schema": "CustomerOfPath"}}})
 @customers.response(200, StoredCustomerSchema)
 @customers.response(201, StoredCustomerSchema)
 @customers.problems(_400="The body cannot be parsed.", _422="Not valid; every bad field is named.")
@@ -78,7 +78,7 @@ def delete_one_customer(query: dict[str, Any], customer_id: str) -> Response:
         "content": {
             JSON: {"schema": ImportBodySchema},
             **dict.fromkeys(MEDIA_TYPES, _FILE),
-            MULTIPART: {"schema": {"type": "object", "properties": {"file": _FILE["schema"]}, "required": ["file"]}},
+            MULTIPART: FORM_BODY,
         },
     },
 )

@@ -9,6 +9,8 @@ import flask_swagger_ui
 from flask import Blueprint, Response, current_app, jsonify, render_template, send_from_directory
 from flask_smorest import Api
 
+from api.description import complete
+
 _ASSETS: Final = Path(flask_swagger_ui.__file__).parent / "dist"
 
 docs = Blueprint("docs", __name__, template_folder="templates", static_folder="static", static_url_path="/docs/static")
@@ -18,7 +20,7 @@ docs = Blueprint("docs", __name__, template_folder="templates", static_folder="s
 def get_openapi() -> Response:
     """Describe every route."""
     api: Api = current_app.extensions["flask-smorest"]["apis"][""]["ext_obj"]
-    return jsonify(api.spec.to_dict())
+    return jsonify(complete(api.spec.to_dict()))
 
 
 @docs.get("/docs")

@@ -28,6 +28,12 @@ _SAYS_NOTHING: Final = frozenset({"", "application/octet-stream", "application/g
 _UTF8: Final = frozenset({"utf-8", "utf8", "us-ascii", "ascii"})
 _ENCODINGS: Final = frozenset({"gzip", "x-gzip"})
 
+FORM_BODY: Final = {
+    "schema": {"type": "object", "properties": {"file": {"type": "string", "format": "binary"}}, "required": ["file"]},
+    "encoding": {"file": {"contentType": ", ".join(MEDIA_TYPES)}},
+}
+"""A form with one file, for OpenAPI."""
+
 FORMATS: Final = {"json": JSON, "csv": CSV, "ndjson": NDJSON, "parquet": PARQUET}
 """Forms of a download by the name that ?format= takes."""
 

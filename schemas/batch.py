@@ -9,6 +9,9 @@ from marshmallow.validate import Range
 
 from schemas.states import BatchStatus, OnError, Priority, Source
 
+CURSOR: Final = {"description": "The `next_cursor` of the page before.", "pattern": "^[A-Za-z0-9_-]+$"}
+"""What OpenAPI says of a page's cursor."""
+
 MAX_WAIT_S: Final = 60
 MAX_PAGE: Final = 200
 
@@ -79,7 +82,7 @@ class BatchListQuerySchema(Schema):
     status = fields.Enum(BatchStatus, by_value=True)
     priority = fields.Enum(Priority, by_value=True)
     limit = fields.Integer(load_default=50, validate=Range(1, MAX_PAGE))
-    cursor = fields.String(metadata={"description": "The `next_cursor` of the page before."})
+    cursor = fields.String(metadata=CURSOR)
 
 
 class WaitQuerySchema(Schema):

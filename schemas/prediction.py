@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, fields
 from marshmallow.validate import Range
 
-from schemas.batch import MAX_PAGE
+from schemas.batch import CURSOR, MAX_PAGE
 from schemas.submit import MODEL_VERSION
 from scoring.risk import RISK_CATEGORIES
 
@@ -48,7 +48,7 @@ class PageQuerySchema(Schema):
     """Which page of a list."""
 
     limit = fields.Integer(load_default=50, validate=Range(1, MAX_PAGE))
-    cursor = fields.String(metadata={"description": "The `next_cursor` of the page before."})
+    cursor = fields.String(metadata=CURSOR)
 
 
 class PredictionPageSchema(Schema):

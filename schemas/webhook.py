@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length, Range
 
-from schemas.batch import MAX_PAGE
+from schemas.batch import CURSOR, MAX_PAGE
 from schemas.states import BatchStatus, DeliveryState, WebhookEvent
 
 MAX_URL_LENGTH: Final = 2_048
@@ -66,7 +66,7 @@ class NewWebhookSchema(Schema):
         fields.Enum(WebhookEvent, by_value=True),
         load_default=lambda: list(WebhookEvent),
         validate=[Length(min=1), _check_events],
-        metadata={"description": "What it is told of; everything by default."},
+        metadata={"description": "What it is told of; everything by default.", "uniqueItems": True},
     )
     description = fields.String(load_default="", validate=[Length(max=200), _check_printable])
 
@@ -107,7 +107,7 @@ class WebhookListQuerySchema(Schema):
     """Which page of the list."""
 
     limit = fields.Integer(load_default=50, validate=Range(1, MAX_PAGE))
-    cursor = fields.String(metadata={"description": "next_cursor of the page before."})
+    cursor = fields.String(metadata=CURSOR)
 
 
 class RotationQuerySchema(Schema):

@@ -15,13 +15,16 @@ from werkzeug.test import TestResponse
 from api.app import create_app
 from api.resources import resources
 from settings import Settings
+from tests.described import assert_described
 
 
 class ReadingClient(FlaskClient):
-    """Reads each answer to its end and closes it, as a server does."""
+    """Reads each answer to its end and closes it, as a server does, and holds it to the description."""
 
     def open(self, *args: Any, buffered: bool = True, **kwargs: Any) -> TestResponse:
-        return super().open(*args, buffered=buffered, **kwargs)
+        answer = super().open(*args, buffered=buffered, **kwargs)
+        assert_described(self.application, answer)
+        return answer
 
 
 @contextmanager

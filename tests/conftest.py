@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -18,6 +18,8 @@ from db.schema import upgrade
 from deploy.local.postgres import Postgres
 from deploy.local.temporary import temporary_folder, temporary_postgres, temporary_redis
 from deploy.local.valkey import Valkey
+from tests.security import mutants
+from tests.security.table import MUTANTS
 from tests.sharing import FromBothEnds, faults_first
 
 if TYPE_CHECKING:
@@ -32,8 +34,35 @@ _numbers = count(1)
 signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of the security table without their guards, too."""
+    mutants.offer(metafunc, MUTANTS)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Take out the guard that this run of a test goes without."""
+    mutants.take_out(item)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_runtest_teardown(item: pytest.Item) -> None:
+    """Put it back."""
+    mutants.put_back(item)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
+    """Take a test's failure for what it should say without its guard."""
+    return (yield from mutants.run(pyfuncitem))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     """Begin with what takes longest."""
+    unmeant = [item for item in items if not mutants.is_meant(item)]
+    if unmeant:
+        config.hook.pytest_deselected(items=unmeant)
+        items[:] = [item for item in items if mutants.is_meant(item)]
     faults_first(items)
 
 
