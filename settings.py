@@ -26,8 +26,6 @@ RESERVED: Final = (
     "REQUIRE_API_KEY",
     "JWT_SECRET_KEY",
     "JWT_ALGORITHM",
-    "RATE_LIMIT_REQUESTS_PER_MINUTE",
-    "BATCH_RATE_LIMIT_PER_MINUTE",
 )
 """Names that the contract keeps for later; a value is reported at start, because nothing acts on it yet."""
 
@@ -91,6 +89,20 @@ class Settings:
     max_request_size_mb: int
     max_decompressed_size_mb: int
     max_batch_rows: int
+
+    rate_limit_requests_per_minute: int
+    """Requests of a team; 0 sets no limit, as for the next two."""
+    batch_rate_limit_per_minute: int
+    unauthorised_requests_per_minute: int
+    """Requests without a valid key that an address may send."""
+    client_header_timeout_seconds: float
+    """What a client may take for a request's line and headers."""
+    client_body_timeout_seconds: float
+    """How far its body may fall behind the lowest rate, and how long it may leave an answer untouched."""
+    client_min_bytes_per_second: int
+
+    rate_limit_on_redis_failure: str
+    """While Redis is away: `open` has each process count by itself, `closed` refuses requests."""
 
     chunk_rows: int
     lease_seconds: float
@@ -166,6 +178,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         **_stores(env),
         **_models(env),
         **_limits(env),
+        **_rates(env),
         **_ledger(env),
         **_webhooks(env),
         **_metrics(env),
@@ -233,6 +246,18 @@ def _limits(env: Env) -> dict[str, Any]:
         "max_request_size_mb": env.int("MAX_REQUEST_SIZE_MB", 2_048, validate=Range(1)),
         "max_decompressed_size_mb": env.int("MAX_DECOMPRESSED_SIZE_MB", 8_192, validate=Range(1)),
         "max_batch_rows": env.int("MAX_BATCH_ROWS", 10_000_000, validate=Range(1, 2**31 - 1)),
+    }
+
+
+def _rates(env: Env) -> dict[str, Any]:
+    return {
+        "client_header_timeout_seconds": env.float("CLIENT_HEADER_TIMEOUT_SECONDS", 10.0, validate=_POSITIVE),
+        "client_body_timeout_seconds": env.float("CLIENT_BODY_TIMEOUT_SECONDS", 30.0, validate=_POSITIVE),
+        "client_min_bytes_per_second": env.int("CLIENT_MIN_BYTES_PER_SECOND", 1_024, validate=Range(1)),
+        "rate_limit_requests_per_minute": env.int("RATE_LIMIT_REQUESTS_PER_MINUTE", 1_000, validate=Range(0)),
+        "batch_rate_limit_per_minute": env.int("BATCH_RATE_LIMIT_PER_MINUTE", 10, validate=Range(0)),
+        "unauthorised_requests_per_minute": env.int("UNAUTHORISED_REQUESTS_PER_MINUTE", 60, validate=Range(0)),
+        "rate_limit_on_redis_failure": env.str("RATE_LIMIT_ON_REDIS_FAILURE", "open", validate=OneOf(("open", "closed"))),
     }
 
 

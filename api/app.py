@@ -16,6 +16,7 @@ from api.docs import docs
 from api.errors import Unprocessable, register_errors
 from api.headers import register_headers
 from api.health import health
+from api.limits import DocumentedLimits, register_limits
 from api.metrics import register_metrics
 from api.models import models
 from api.nouns import MEDIA_TYPE_PROBLEM
@@ -98,6 +99,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_headers(app, settings)
     register_metrics(app, LedgerGauges(resources.engine))
     register_errors(app)
+    register_limits(app, resources)
     app.before_request(_refuse_nul)
     _register_blueprints(app)
     return app
@@ -117,7 +119,7 @@ def _flask_config(settings: Settings) -> dict[str, Any]:
 
 
 def _register_blueprints(app: Flask) -> None:
-    api = _ProblemApi(app)
+    api = _ProblemApi(app, spec_kwargs={"extra_plugins": [DocumentedLimits()]})
     api.spec.components.schema("Customer", schema=CustomerSchema)
     # Its id is the path's; it may be repeated in the body.
     api.spec.components.schema("CustomerOfPath", schema=CustomerSchema(partial=(CUSTOMER_ID,)))

@@ -4,9 +4,11 @@
     |-- ApiError              a fault of the request itself; each class is one status
     |   |-- MalformedRequest  400 the body or a parameter cannot be parsed
     |   |-- NotAcceptable     406 no representation that the client accepts
+    |   |-- BodyTooSlow       408 the body came too slowly to keep a thread for it
     |   |-- BodyTooLarge      413 above a stated limit
     |   |-- UnsupportedMedia  415 a content type or encoding that nothing here reads
     |   |-- Unprocessable     422 parsed, but against the rules; every bad row is named
+    |   |-- TooManyRequests   429 a quota is used up; says when it is filled again
     |   |-- ScoringFailed     500 a single prediction failed in every attempt
     |   |-- BacklogFull       503 so much accepted work waits that no more is accepted now
     |   `-- NotReady          503 this process must not get traffic yet
@@ -28,6 +30,7 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
 
+from api.connections import SlowBody
 from api.metrics import ERRORS
 from api.nouns import MEDIA_TYPE_PROBLEM
 from db.engine import is_pool_exhausted
@@ -77,6 +80,13 @@ class NotAcceptable(ApiError):
     default_code = "not_acceptable"
 
 
+class BodyTooSlow(ApiError):
+    """The body came too slowly to keep a thread for it."""
+
+    status = HTTPStatus.REQUEST_TIMEOUT
+    default_code = "body_too_slow"
+
+
 class BodyTooLarge(ApiError):
     """The body exceeds a stated limit."""
 
@@ -101,6 +111,23 @@ class Unprocessable(ApiError):
 
     status = HTTPStatus.UNPROCESSABLE_ENTITY
     default_code = "invalid_request"
+
+
+class TooManyRequests(ApiError):
+    """A quota is used up.
+
+    Parameters
+    ----------
+    retry_after_s : int
+        When it is filled again.
+    """
+
+    status = HTTPStatus.TOO_MANY_REQUESTS
+    default_code = "rate_limited"
+
+    def __init__(self, detail: str, *, retry_after_s: int, code: str | None = None) -> None:
+        super().__init__(detail, code=code)
+        self.retry_after_s = retry_after_s
 
 
 class ScoringFailed(ApiError):
@@ -158,6 +185,7 @@ def register_errors(app: Flask) -> None:
     app.register_error_handler(ChurnError, _on_ours)
     app.register_error_handler(HTTPException, _on_http)
     app.register_error_handler(ParseException, _on_broken_body)
+    app.register_error_handler(SlowBody, _on_slow_body)
     app.register_error_handler(Exception, _on_bug)
 
 
@@ -205,6 +233,8 @@ def _escaped(name: object) -> str:
 def _on_ours(error: ChurnError) -> Response:
     if isinstance(error, ApiError):
         headers = _retry_after(error.status)
+        if isinstance(error, TooManyRequests):
+            headers = {"Retry-After": str(error.retry_after_s)}
         return problem(error.status, error.code, error.detail, errors=error.errors, headers=headers)
     known = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
     if known is None:
@@ -250,6 +280,10 @@ def _parameters(messages: Mapping[str, Any]) -> Iterator[dict[str, Any]]:
 def _on_broken_body(_error: ParseException) -> Response:
     """The server could not read the body to its end: it broke off between two chunks, or its framing is wrong."""
     return _on_ours(MalformedRequest("The body broke off, or is not framed as its headers say.", code="incomplete_body"))
+
+
+def _on_slow_body(_error: SlowBody) -> Response:
+    return _on_ours(BodyTooSlow("The body came too slowly, so the connection was given up. Nothing was stored; send it again."))
 
 
 def _on_bug(error: Exception) -> Response:

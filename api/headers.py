@@ -24,7 +24,9 @@ _PAGE: Final = (
 _CORS: Final = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
     "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Idempotency-Key, If-None-Match, Prefer, X-Request-ID",
-    "Access-Control-Expose-Headers": "ETag, Link, Location, Retry-After, X-Request-ID, Content-Disposition",
+    "Access-Control-Expose-Headers": (
+        "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID, Content-Disposition"
+    ),
     "Access-Control-Max-Age": "600",
 }
 

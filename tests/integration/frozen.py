@@ -1,4 +1,4 @@
-"""A Postgres that stands still: every process of it is stopped, so its sockets take what is sent, and nobody answers."""
+"""Servers that stand still: every process of one is stopped, so its sockets take what is sent, and nobody answers."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 
 import psutil
+import redis
 
 from deploy.local.postgres import Postgres
 
@@ -28,3 +29,14 @@ def frozen(postgres: Postgres) -> Iterator[None]:
         for process in reversed(stopped):
             with suppress(psutil.NoSuchProcess):
                 process.resume()
+
+
+@contextmanager
+def frozen_redis(client: redis.Redis) -> Iterator[None]:
+    """Stop a Redis for as long as the block lasts: it takes connections and what is sent, and answers nothing."""
+    process = psutil.Process(client.info("server")["process_id"])
+    process.suspend()
+    try:
+        yield
+    finally:
+        process.resume()

@@ -29,6 +29,9 @@ def settings(postgres_url: str, redis_url: str) -> Settings:
             "PREDICTION_TIMEOUT_SECONDS": "0.4",
             "API_THREADS": "6",
             "BROKER_TIMEOUT_SECONDS": "0.5",
+            "RATE_LIMIT_REQUESTS_PER_MINUTE": "0",
+            "BATCH_RATE_LIMIT_PER_MINUTE": "0",
+            "UNAUTHORISED_REQUESTS_PER_MINUTE": "0",
         }
     )
 

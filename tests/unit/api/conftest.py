@@ -16,7 +16,9 @@ NOWHERE = {"DATABASE_URL": "postgresql://churn@127.0.0.1:1/churn", "REDIS_URL": 
 
 @pytest.fixture
 def settings() -> Settings:
-    return load_settings(NOWHERE | {"CORS_ORIGINS": "https://app.example", "LOG_LEVEL": "DEBUG"})
+    # Quotas would look for Redis, and the log would say so.
+    quiet = {"RATE_LIMIT_REQUESTS_PER_MINUTE": "0", "BATCH_RATE_LIMIT_PER_MINUTE": "0"}
+    return load_settings(NOWHERE | quiet | {"CORS_ORIGINS": "https://app.example", "LOG_LEVEL": "DEBUG"})
 
 
 @pytest.fixture

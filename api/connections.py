@@ -1,0 +1,322 @@
+"""gunicorn's threaded worker, with a bound on what a client may take of it by being slow.
+
+gunicorn gives a connection a thread as soon as it is there, and a thread waits for a client for ever: a few dozen that send
+nothing, or a byte now and then, stop the service. Here the main loop collects the heads of requests, of any number of
+connections at once, and a thread is taken when a head is complete; a body then has a lowest rate, and sending has one too.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import resource
+import selectors
+import socket
+import struct
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+from typing import Any, Final
+
+from gunicorn import util  # type: ignore[import-untyped]
+from gunicorn.errors import ConfigError  # type: ignore[import-untyped]
+from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
+from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
+
+HEAD_BYTES: Final = 65_536
+"""A request's line and headers; no more is kept of a head that does not end."""
+
+FILES: Final = 8_192
+"""Descriptors that a process asks for; the usual 1,024 would be gone with as many idle clients."""
+
+_LINGER_S: Final = 2.0
+_LINGER_BYTES: Final = 1 << 20
+_END: Final = b"\r\n\r\n"
+_ANSWER: Final = (
+    "HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
+    "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: {length}\r\n\r\n{body}"
+)
+_BODY: Final = '{{"type":"urn:problem:churn:{code}","title":"{reason}","status":{status},"code":"{code}","detail":"{detail}"}}'
+
+
+@dataclass(frozen=True, slots=True)
+class Patience:
+    """What a client may take.
+
+    Attributes
+    ----------
+    head_s : float
+        Seconds for a request's line and headers, from the connection or from the answer before.
+    body_s : float
+        Seconds that a body may fall behind `rate`, and that a client may leave an answer untouched.
+    rate : int
+        Bytes of a body a second, at least.
+    """
+
+    head_s: float
+    body_s: float
+    rate: int
+
+
+class SlowBody(ParseException):  # type: ignore[misc]
+    """The client sends its body too slowly; no error of the system's, which werkzeug would take for a disconnect."""
+
+
+def bounded_worker(patience: Patience) -> type[ThreadWorker]:
+    """A worker class for gunicorn's setting `worker_class`."""
+    return type("BoundedWorker", (BoundedWorker,), {"patience": patience})
+
+
+class _Unreader(SocketUnreader):  # type: ignore[misc]
+    """Reads from a client with an account of time: waiting is paid from it, bytes fill it up."""
+
+    def __init__(self, sock: socket.socket, patience: Patience) -> None:
+        super().__init__(sock)
+        self._patience = patience
+        self._left_s = patience.head_s
+        self._in_body = False
+
+    def begin_head(self, rest: bytes) -> None:
+        self._left_s, self._in_body = self._patience.head_s, False
+        self.unread(rest)
+
+    def begin_body(self) -> None:
+        self._left_s, self._in_body = self._patience.body_s, True
+
+    def chunk(self, size_hint: int | None = None) -> bytes:
+        """What the client has sent.
+
+        Raises
+        ------
+        SlowBody, NoMoreData
+            The account is empty, in a body or in a head.
+        TimeoutError
+            A shorter time is over that the socket was given by others.
+        """
+        given = self.sock.gettimeout()
+        is_ours = given is None or given > self._left_s
+        began = time.monotonic()
+        if is_ours:
+            self.sock.settimeout(max(self._left_s, 0.001))
+        try:
+            data: bytes = super().chunk(size_hint)
+        except TimeoutError:
+            if not is_ours:
+                raise
+            raise (SlowBody if self._in_body else NoMoreData)() from None
+        finally:
+            if is_ours:
+                self.sock.settimeout(given)
+        self._left_s -= time.monotonic() - began
+        if self._in_body:
+            self._left_s = min(self._patience.body_s, self._left_s + len(data) / self._patience.rate)
+        if self._left_s <= 0 and data:
+            raise (SlowBody if self._in_body else NoMoreData)()
+        return data
+
+
+class _Connection(TConn):  # type: ignore[misc]
+    """A connection whose head is collected before a thread takes it."""
+
+    def __init__(self, worker: BoundedWorker, sock: socket.socket, client: Any, server: Any) -> None:
+        super().__init__(worker.cfg, sock, client, server)
+        self._linger: Callable[[_Connection], None] = worker.linger
+        self._patience = worker.patience
+        self.head = bytearray()
+        self.drained = 0
+        self.data_ready = True
+
+    def init(self) -> None:
+        if self.initialized:
+            return
+        super().init()
+        self.parser.unreader = _Unreader(self.sock, self._patience)
+
+    def close(self, graceful: bool = False) -> None:
+        """Close; gracefully without having the main loop wait for the client, as gunicorn's would."""
+        if graceful:
+            self._linger(self)
+        else:
+            util.close(self.sock)
+
+
+class BoundedWorker(ThreadWorker):  # type: ignore[misc]
+    """The worker; made by `bounded_worker`."""
+
+    patience: Patience
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        # Both in the order of their deadlines, for all have the same time.
+        self._heads: dict[_Connection, None] = {}
+        self._lingering: dict[_Connection, None] = {}
+        self._stopped_at = 0.0
+
+    @classmethod
+    def check_config(cls, cfg: Any, log: Any) -> None:
+        """Refuse what this worker cannot do: heads are read before any TLS."""
+        super().check_config(cfg, log)
+        if cfg.is_ssl:
+            raise ConfigError("TLS must end at a proxy in front of this server.")
+
+    def init_process(self) -> None:
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+        with contextlib.suppress(ValueError, OSError):
+            resource.setrlimit(resource.RLIMIT_NOFILE, (min(FILES, most), most))
+        super().init_process()
+
+    def accept(self, listener: socket.socket) -> None:
+        """Take a connection; when there are too many, in the place of the one that has waited longest for its client."""
+        try:
+            sock, client = listener.accept()
+        except OSError as exc:
+            if exc.errno in (errno.EMFILE, errno.ENFILE):
+                self._give_up_oldest()
+            elif exc.errno not in (errno.EAGAIN, errno.ECONNABORTED, errno.EWOULDBLOCK):
+                raise
+            return
+        self.nr_conns += 1
+        # A blocking send that makes no progress ends after so long, whatever the size of what is sent.
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self.patience.body_s))
+        self._await_head(_Connection(self, sock, client, listener.getsockname()))
+        while self.nr_conns >= self.worker_connections and self._give_up_oldest():
+            pass
+
+    def on_client_socket_readable(self, conn: _Connection, client: socket.socket) -> None:
+        """Begin with the next request of a kept connection."""
+        self.poller.unregister(client)
+        self.keepalived_conns.remove(conn)
+        self._await_head(conn)
+
+    def handle(self, conn: _Connection) -> Any:
+        """Serve a request whose head is there; runs in a thread."""
+        if conn.head:
+            conn.sock.setblocking(True)
+            conn.init()
+            rest, conn.head = bytes(conn.head), bytearray()
+        else:
+            rest = b""  # what came behind the last request lies with the parser
+        conn.parser.unreader.begin_head(rest)
+        return super().handle(conn)
+
+    def handle_request(self, req: Any, conn: _Connection) -> Any:
+        conn.parser.unreader.begin_body()
+        try:
+            return super().handle_request(req, conn)
+        except BlockingIOError as exc:
+            raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from exc
+
+    def murder_pending(self) -> None:
+        """Close those whose time is over."""
+        now = time.monotonic()
+        if not self.alive and not self._stopped_at:
+            self._stopped_at = now
+        while self._heads:
+            conn = next(iter(self._heads))
+            ends = conn.timeout if self.alive else min(conn.timeout, self._stopped_at + _LINGER_S)
+            if ends > now:
+                break
+            self._give_up_oldest()
+        while self._lingering and next(iter(self._lingering)).timeout <= now:
+            self._forget(next(iter(self._lingering)))
+
+    def linger(self, conn: _Connection) -> None:
+        """Let a client read its last answer: sent and ended, but not closed before it has, or has had its time.
+
+        What it still sends is dropped; closing with that unread would reset the connection and take the answer along.
+        """
+        try:
+            conn.sock.setblocking(False)
+            conn.sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            util.close(conn.sock)
+            return
+        conn.timeout = time.monotonic() + _LINGER_S
+        self._lingering[conn] = None
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._drain, conn))
+        if len(self._lingering) > self.worker_connections:
+            self._forget(next(iter(self._lingering)))
+
+    def _await_head(self, conn: _Connection) -> None:
+        conn.sock.setblocking(False)
+        conn.timeout = time.monotonic() + self.patience.head_s
+        self._heads[conn] = None
+        self.poller.register(conn.sock, selectors.EVENT_READ, partial(self._collect, conn))
+        self._collect(conn, conn.sock)  # most often it is there already
+
+    def _collect(self, conn: _Connection, _sock: socket.socket) -> None:
+        if conn not in self._heads:  # given up by another event of the same round
+            return
+        try:
+            data = conn.sock.recv(HEAD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._drop(conn)
+            return
+        searched = max(0, len(conn.head) - len(_END))
+        conn.head += data
+        if conn.head[:1] in b"\r\n":
+            conn.head = conn.head.lstrip(b"\r\n")  # empty lines before a request are allowed, and are no end of a head
+            searched = 0
+        if _END in conn.head[searched:]:
+            self._stop_waiting(conn)
+            self.enqueue_req(conn)
+        elif len(conn.head) > HEAD_BYTES:
+            self._refuse(conn, 431, "Request Header Fields Too Large", f"The headers exceed {HEAD_BYTES:,} bytes.")
+
+    def _give_up_oldest(self) -> bool:
+        if not self._heads:
+            return False
+        conn = next(iter(self._heads))
+        if conn.head:
+            detail = f"The headers did not come within {self.patience.head_s:g} seconds."
+            self._refuse(conn, 408, "Request Timeout", detail)
+        else:
+            self._drop(conn)
+        return True
+
+    def _refuse(self, conn: _Connection, status: int, reason: str, detail: str) -> None:
+        code = reason.lower().replace(" ", "_")
+        body = _BODY.format(code=code, reason=reason, status=status, detail=detail)
+        said = _ANSWER.format(status=status, reason=reason, length=len(body), body=body)
+        self._stop_waiting(conn)
+        self.nr_conns -= 1
+        with contextlib.suppress(OSError):
+            conn.sock.send(said.encode())
+        self.linger(conn)
+
+    def _drop(self, conn: _Connection) -> None:
+        self._stop_waiting(conn)
+        self.nr_conns -= 1
+        util.close(conn.sock)
+
+    def _stop_waiting(self, conn: _Connection) -> None:
+        del self._heads[conn]
+        self.poller.unregister(conn.sock)
+
+    def _drain(self, conn: _Connection, _sock: socket.socket) -> None:
+        if conn not in self._lingering:
+            return
+        try:
+            data = conn.sock.recv(HEAD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        conn.drained += len(data)
+        if not data or conn.drained > _LINGER_BYTES:
+            self._forget(conn)
+
+    def _forget(self, conn: _Connection) -> None:
+        del self._lingering[conn]
+        self.poller.unregister(conn.sock)
+        util.close(conn.sock)
+
+
+def _timeval(seconds: float) -> bytes:
+    return struct.pack("@ll", int(seconds), int(seconds % 1 * 1_000_000))
