@@ -14,6 +14,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
+from api.connections import Patience, bounded_worker
 from logs import logging_config
 from settings import load_settings
 
@@ -26,9 +27,20 @@ _settings = load_settings()
 
 bind = f"{_settings.host}:{_settings.port}"
 proc_name = _settings.app_name
-worker_class = "gthread"
+worker_class = bounded_worker(
+    Patience(
+        head_s=_settings.client_header_timeout_seconds,
+        body_s=_settings.client_body_timeout_seconds,
+        rate=_settings.client_min_bytes_per_second,
+    )
+)
 workers = _settings.workers
 threads = _settings.api_threads
+# Of one process: those of more are taken in the place of those that have sent nothing for longest.
+worker_connections = 1_000
+limit_request_line = 8_190
+limit_request_fields = 100
+limit_request_field_size = 16_380
 preload_app = False
 keepalive = 5
 # Long uploads and long polls run in threads; this bounds only how long a worker's main loop may be stuck.

@@ -2,98 +2,37 @@
 
 from __future__ import annotations
 
-import contextlib
-import json
-import os
 import re
 import signal
 import socket
-import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 import pytest
 from sqlalchemy import Engine
 
-from deploy.local.ports import free_port
 from tests.asking import PREFIX, as_csv
 from tests.factories import add_batch, customer
+from tests.integration.api.serving import Server, serving, wait_until
 
-ROOT = Path(__file__).parents[3]
-WORKERS = 2
-
-
-class Server:
-    """A running gunicorn."""
-
-    def __init__(self, process: psutil.Popen, port: int, log: Path) -> None:
-        self.process = process
-        self.url = f"http://127.0.0.1:{port}"
-        self.log = log
-
-    def workers(self) -> list[psutil.Process]:
-        children: list[psutil.Process] = self.process.children()
-        return children
-
-    def lines(self) -> list[dict[str, object]]:
-        return [json.loads(line) for line in self.log.read_text().splitlines()]
+SETTINGS = {"LOG_LEVEL": "DEBUG", "INLINE_MAX_BYTES": "1000"}
 
 
 @pytest.fixture
 def server(postgres_url: str, redis_url: str, ledger: Engine, tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own."""
-    with running_in(tmp_path, postgres_url, redis_url) as made:
+    with serving(postgres_url, redis_url, tmp_path, SETTINGS) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def shared_server(postgres_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for tests that leave it as it was."""
-    with running_in(tmp_path_factory.mktemp("shared"), postgres_url, redis_url) as made:
-        yield made
-
-
-@contextlib.contextmanager
-def running_in(folder: Path, postgres_url: str, redis_url: str) -> Iterator[Server]:
-    port, log = free_port(), folder / "api.log"
-    given = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url, "PORT": str(port), "WORKERS": str(WORKERS)}
-    environment = {**os.environ, **given, "LOG_LEVEL": "DEBUG", "INLINE_MAX_BYTES": "1000", "TMPDIR": str(folder)}
-    command = [sys.executable, "-m", "gunicorn", "--config", "api/gunicorn_conf.py", "api.app:create_app()"]
-    with log.open("wb") as sink:
-        process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)
-    server = Server(process, port, log)
-    try:
-        wait_until(lambda: ready(server), log)
+    with serving(postgres_url, redis_url, tmp_path_factory.mktemp("shared"), SETTINGS) as made:
         yield server
-    finally:
-        stop(process)
-
-
-def stop(process: psutil.Popen) -> None:
-    with contextlib.suppress(psutil.NoSuchProcess):
-        all_of_it = [*process.children(recursive=True), process]
-        process.terminate()
-        _, left = psutil.wait_procs(all_of_it, timeout=20)
-        for each in left:
-            each.kill()
-
-
-def ready(server: Server) -> bool:
-    try:
-        return httpx.get(f"{server.url}/health/live").status_code == 200 and len(server.workers()) == WORKERS
-    except httpx.TransportError:
-        return False
-
-
-def wait_until(true: object, log: Path, *, timeout_s: float = 30) -> None:
-    deadline = time.monotonic() + timeout_s
-    while not true():  # type: ignore[operator]
-        assert time.monotonic() < deadline, log.read_text()
-        time.sleep(0.05)
 
 
 def test_counters_are_added_up_over_processes_even_when_one_dies(server: Server) -> None:
@@ -114,7 +53,7 @@ def test_counters_are_added_up_over_processes_even_when_one_dies(server: Server)
 
     victim = server.workers()[0]
     victim.kill()
-    wait_until(lambda: victim.pid not in [w.pid for w in server.workers()] and ready(server), server.log)
+    wait_until(lambda: victim.pid not in [w.pid for w in server.workers()] and server.is_ready(), server.log)
     ask(5)
     assert count() == 25
 
@@ -161,17 +100,13 @@ def test_a_large_upload_costs_little_memory(server: Server) -> None:
         for _ in range(n_bytes // len(block)):
             yield block
 
-    def peak_bytes() -> int:
-        status = [Path(f"/proc/{worker.pid}/status").read_text() for worker in server.workers()]
-        return max(int(re.search(r"VmHWM:\s+(\d+) kB", each)[1]) * 1024 for each in status)  # type: ignore[index]
-
     httpx.post(
         f"{server.url}{PREFIX}/batches?batch_id=small", content=row[0] + row[1] * 20, headers={"Content-Type": "text/csv"}
     )
-    before = peak_bytes()
+    before = server.peak_bytes()
     answer = httpx.post(f"{server.url}{PREFIX}/batches", content=body(), headers={"Content-Type": "text/csv"}, timeout=120)
     assert answer.status_code == 202
-    assert peak_bytes() - before < 50_000_000
+    assert server.peak_bytes() - before < 50_000_000
 
 
 def _form() -> bytes:
