@@ -208,6 +208,11 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         except BlockingIOError as exc:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from exc
 
+    def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
+        """Answer a fault of the framing or of ours; to a client that is too slow even to be drained, nothing."""
+        if not isinstance(exc, SlowBody):
+            super().handle_error(req, client, addr, exc)
+
     def murder_pending(self) -> None:
         """Close those whose time is over."""
         now = time.monotonic()

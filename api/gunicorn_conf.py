@@ -42,6 +42,8 @@ limit_request_line = 8_190
 limit_request_fields = 100
 limit_request_field_size = 16_380
 preload_app = False
+# It waits for a client without a bound.
+sendfile = False
 keepalive = 5
 # Long uploads and long polls run in threads; this bounds only how long a worker's main loop may be stuck.
 timeout = 60

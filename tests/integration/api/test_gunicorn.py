@@ -32,7 +32,7 @@ def server(postgres_url: str, redis_url: str, ledger: Engine, tmp_path: Path) ->
 def shared_server(postgres_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """A server for tests that leave it as it was."""
     with serving(postgres_url, redis_url, tmp_path_factory.mktemp("shared"), SETTINGS) as made:
-        yield server
+        yield made
 
 
 def test_counters_are_added_up_over_processes_even_when_one_dies(server: Server) -> None:
