@@ -54,7 +54,7 @@ _FILE_OPTIONS: Final = {"in": "query", "schema": OptionsSchema}
 _KEY: Final = {
     "name": "Idempotency-Key",
     "in": "header",
-    "schema": {"type": "string", "pattern": r"^ *[!-~][ -~]*$", "maxLength": 255},
+    "schema": {"type": "string", "pattern": r"^[!-~]([ -~]*[!-~])?$", "maxLength": 255},
     "description": "The same key with the same request answers with the same batch for 24 hours.",
 }
 

@@ -10,6 +10,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Any, Final
 
+from api.media import MULTIPART
 from api.nouns import MEDIA_TYPE_PROBLEM
 from schemas.paths import PREFIX
 
@@ -37,6 +38,8 @@ _OF_BODIES: Final = {
 _NAMES: Final = {
     ("post", f"{PREFIX}/batches", "202"): ("batch_id", "/batch_id"),
     ("post", f"{PREFIX}/predictions", "200"): ("prediction_id", "/prediction_id"),
+    ("get", f"{PREFIX}/batches", "200"): ("batch_id", "/batches/0/batch_id"),
+    ("get", f"{PREFIX}/webhooks", "200"): ("webhook_id", "/webhooks/0/webhook_id"),
     ("put", f"{PREFIX}/customers/{{customer_id}}", "200"): ("customer_id", "/customer_id"),
     ("put", f"{PREFIX}/customers/{{customer_id}}", "201"): ("customer_id", "/customer_id"),
     ("post", f"{PREFIX}/webhooks", "201"): ("webhook_id", "/webhook_id"),
@@ -48,6 +51,7 @@ _NAMES: Final = {
 def complete(description: dict[str, Any]) -> dict[str, Any]:
     """Name each answer of each operation, in place of one for all, and where to go with what an answer names."""
     for path, operation in _operations(description):
+        _describe_form(operation)
         answers = operation["responses"]
         answers.pop("default", None)
         for status, reason in _also(path, operation).items():
@@ -83,6 +87,15 @@ def _also(path: str, operation: Mapping[str, Any]) -> dict[str, str]:
     if "requestBody" in operation:
         answers |= _OF_BODIES
     return answers
+
+
+def _describe_form(operation: Mapping[str, Any]) -> None:
+    """Name the parts of a form beside its file: the options that go into the query for a bare file."""
+    form = operation.get("requestBody", {}).get("content", {}).get(MULTIPART)
+    if form is not None:
+        options = {each["name"]: each["schema"] for each in operation.get("parameters", ()) if each["in"] == "query"}
+        schema = form["schema"]
+        form["schema"] = {**schema, "properties": {**schema["properties"], **options}, "additionalProperties": False}
 
 
 def _problem(reason: str) -> dict[str, Any]:

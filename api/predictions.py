@@ -32,12 +32,18 @@ from schemas.prediction import (
 )
 from schemas.states import RequestState
 from schemas.values import read_customer_id
-from scoring.features import CUSTOMER_ID, Code
+from scoring.features import CUSTOMER_ID, MAX_CUSTOMER_ID_LENGTH, Code
 
 predictions = Noun("predictions", __name__, description="Score one customer at once, and look scores up.")
 
 _LARGEST_ID: Final = 2**63 - 1
 _OF_THE_CUSTOMER: Final = (Code.CUSTOMER_NOT_FOUND, Code.CUSTOMER_DELETED)
+_ID_ALONE: Final = {
+    "type": "object",
+    "properties": {CUSTOMER_ID: {"type": "string", "maxLength": MAX_CUSTOMER_ID_LENGTH, "pattern": r"\S"}},
+    "required": [CUSTOMER_ID],
+    "additionalProperties": False,
+}
 _BODY: Final = {
     "required": True,
     "description": "A customer in full, who is stored as the latest values of that id; or only the id of a stored customer.",
@@ -46,7 +52,7 @@ _BODY: Final = {
             "schema": {
                 "oneOf": [
                     {"$ref": "#/components/schemas/Customer"},
-                    {"type": "object", "properties": {CUSTOMER_ID: {"type": "string"}}, "required": [CUSTOMER_ID]},
+                    _ID_ALONE,
                 ]
             },
             "examples": {

@@ -99,6 +99,7 @@ _FIELDS: Final[Mapping[str, fields.Field[Any]]] = {
             "description": "The caller's own id of the customer; spaces around it are dropped.",
             "minLength": 1,
             "maxLength": MAX_CUSTOMER_ID_LENGTH,
+            "pattern": r"\S",
             "example": "C-000123",
         },
     ),

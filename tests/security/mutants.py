@@ -36,11 +36,14 @@ class Mutant:
     without : Change
     noticed_by : tuple of str
         Node ids of tests; with parameters in brackets, only by those.
+    by : tuple of type
+        What else than a failed assertion a test may end with.
     """
 
     name: str
     without: Change
     noticed_by: tuple[str, ...]
+    by: tuple[type[Exception], ...] = ()
 
 
 def instead(target: str, value: Any) -> Change:
@@ -109,7 +112,7 @@ def run(pyfuncitem: pytest.Function) -> Generator[None, object, object]:
         return (yield)
     try:
         yield
-    except (AssertionError, pytest.fail.Exception):
+    except (AssertionError, pytest.fail.Exception, *mutant.by):
         return True
     pytest.fail(f"without {mutant.name} this test passes as well: it does not hold that guard")
 
