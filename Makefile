@@ -37,7 +37,7 @@ down: ## Stop what `make up` started; keeps the data
 	@if [ -f $(RUN_STAMP) ]; then $(BIN)/python -m deploy.local down; else echo "Nothing is running."; fi
 
 clean: down ## Stop, and remove the data (var/), the virtual environment and caches
-	@rm -rf var $(VENV) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache
+	@rm -rf var $(VENV) *.egg-info build dist .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .schemathesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 	@echo "Removed var/ (all data), $(VENV)/ and the caches."
 
