@@ -16,21 +16,12 @@ from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import Length, OneOf, Range
 
-from schemas.secrets import FEWEST_BYTES, MOST_BYTES, is_secret
+from schemas.secrets import FEWEST_BYTES, FEWEST_SECRET_BYTES, MOST_BYTES, is_guessable, is_secret
 
 ENV_FILE: Final = Path(__file__).with_name(".env")
 
-RESERVED: Final = (
-    "MODEL_DRIFT_THRESHOLD",
-    "API_KEY_HEADER_NAME",
-    "REQUIRE_API_KEY",
-    "JWT_SECRET_KEY",
-    "JWT_ALGORITHM",
-)
+RESERVED: Final = ("MODEL_DRIFT_THRESHOLD",)
 """Names that the contract keeps for later; a value is reported at start, because nothing acts on it yet."""
-
-_PROTECTIVE: Final = ("REQUIRE_API_KEY", "JWT_SECRET_KEY")
-"""Reserved names whose value an operator would take for protection: to start without it would be worse than not to start."""
 
 _POSTGRES_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg2://")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
@@ -58,6 +49,20 @@ class Settings:
     cors_origins: tuple[str, ...]
     trusted_hosts: tuple[str, ...]
     """Host names that the API answers to; empty means any."""
+
+    require_api_key: bool
+    """Whether every route that is not public wants a key or token; without, everybody may do anything as the default team."""
+    api_key_header_name: str
+    jwt_algorithm: str
+    """The one algorithm by which tokens are signed."""
+    jwt_secret_key: str = field(repr=False)
+    """What verifies tokens signed by HS256; empty where there are none."""
+    jwt_jwks_file: Path | None
+    """The public keys that verify tokens signed by RS256 or EdDSA; None where there are none."""
+    jwt_audience: str
+    jwt_issuer: str
+    jwt_team_claim: str
+    jwt_scopes_claim: str
 
     database_url: str = field(repr=False)
     database_pool_size: int
@@ -175,6 +180,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         env.read_env(ENV_FILE, recurse=False)
     values = {
         **_server(env),
+        **_identities(env),
         **_stores(env),
         **_models(env),
         **_limits(env),
@@ -189,8 +195,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         env.seal()
     except EnvValidationError as exc:
         raise _explained(cast("Mapping[str, list[str]]", exc.error_messages)) from exc
-    faults = _disagreements(values) + [f"  {name}: not served by this version; unset it" for name in _asked_to_protect(env)]
-    if faults:
+    if faults := _disagreements(values) + _of_identities(values):
         raise SettingsError("\n".join(["The settings cannot be used:", *faults]))
     return Settings(**values, unserved=tuple(reserved))
 
@@ -209,6 +214,21 @@ def _server(env: Env) -> dict[str, Any]:
         "log_format": env.str("LOG_FORMAT", "json", validate=OneOf(("json", "console"))),
         "cors_origins": _names(env, "CORS_ORIGINS"),
         "trusted_hosts": _names(env, "TRUSTED_HOSTS"),
+    }
+
+
+def _identities(env: Env) -> dict[str, Any]:
+    jwks_file = env.str("JWT_JWKS_FILE", "")
+    return {
+        "require_api_key": env.bool("REQUIRE_API_KEY", True),
+        "api_key_header_name": env.str("API_KEY_HEADER_NAME", "X-API-Key", validate=_is_header_for_keys),
+        "jwt_algorithm": env.str("JWT_ALGORITHM", "HS256", validate=OneOf(("HS256", "RS256", "EdDSA"))),
+        "jwt_secret_key": env.str("JWT_SECRET_KEY", "", validate=_is_long_enough),
+        "jwt_jwks_file": ENV_FILE.parent / jwks_file if jwks_file else None,
+        "jwt_audience": env.str("JWT_AUDIENCE", ""),
+        "jwt_issuer": env.str("JWT_ISSUER", ""),
+        "jwt_team_claim": env.str("JWT_TEAM_CLAIM", "team"),
+        "jwt_scopes_claim": env.str("JWT_SCOPES_CLAIM", "scopes"),
     }
 
 
@@ -317,6 +337,18 @@ def _are_secrets(text: str) -> None:
             )
 
 
+def _is_long_enough(secret: str) -> None:
+    if secret and len(secret.encode()) < FEWEST_SECRET_BYTES:
+        raise ValidationError(f"Must be at least {FEWEST_SECRET_BYTES} bytes long (RFC 7518, 3.2).")
+
+
+def _is_header_for_keys(name: str) -> None:
+    if not name.replace("-", "").isalnum() or not name.isascii() or name.lower() == "authorization":
+        raise ValidationError(
+            "Must be a header's name of letters, digits and hyphens, and not Authorization, which is read too."
+        )
+
+
 def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], None]:
     """A check of a URL by its scheme that does not echo the URL: it may hold a password."""
 
@@ -342,10 +374,28 @@ def _disagreements(values: Mapping[str, Any]) -> list[str]:
     return faults
 
 
-def _asked_to_protect(env: Env) -> list[str]:
-    off = {"", "0", "false", "no", "off"}
-    read = env.dump()
-    return [name for name in _PROTECTIVE if str(read[name]).lower() not in off]
+def _of_identities(values: Mapping[str, Any]) -> list[str]:
+    """What of the keys and tokens is not valid together, or not where it matters."""
+    secret, file, algorithm = values["jwt_secret_key"], values["jwt_jwks_file"], values["jwt_algorithm"]
+    faults = []
+    if values["environment"] not in ("development", "testing"):
+        if not values["require_api_key"]:
+            faults.append(f"  REQUIRE_API_KEY: only development and testing may do without, not {values['environment']}")
+        if secret and is_guessable(secret):
+            faults.append(
+                '  JWT_SECRET_KEY: may be guessed; make one: python -c "import secrets; print(secrets.token_hex(32))"'
+            )
+    if secret and algorithm != "HS256":
+        faults.append(f"  JWT_SECRET_KEY: is for HS256, and JWT_ALGORITHM={algorithm} takes its keys from JWT_JWKS_FILE")
+    if file and algorithm == "HS256":
+        faults.append("  JWT_JWKS_FILE: is for JWT_ALGORITHM=RS256 or EdDSA; HS256 takes JWT_SECRET_KEY")
+    if secret or file:
+        faults += [
+            f"  {name}: not set. Without it, tokens that were made for others would be accepted"
+            for name in ("JWT_AUDIENCE", "JWT_ISSUER")
+            if not values[name.lower()]
+        ]
+    return faults
 
 
 def _explained(errors: Mapping[str, list[str]]) -> SettingsError:

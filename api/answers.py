@@ -10,12 +10,13 @@ from typing import Any, Final
 
 from db.batches import Batch
 from db.deliveries import Delivery
+from db.keys import ApiKey
 from db.models import Model
 from db.predictions import StoredPrediction
 from db.requests import PredictionRequest
 from db.webhooks import Endpoint
 from schemas.moments import rfc3339
-from schemas.paths import batch_path, delivery_path, prediction_path, webhook_path
+from schemas.paths import batch_path, delivery_path, key_path, prediction_path, webhook_path
 from schemas.states import BatchStatus
 from scoring.risk import RECOMMENDED_ACTIONS, RISK_CATEGORIES, RiskCategory
 
@@ -153,6 +154,26 @@ def delivery_answer(delivery: Delivery) -> dict[str, Any]:
         "created_at": rfc3339(delivery.created_at),
         "finished_at": maybe_rfc3339(delivery.finished_at),
         "links": {"self": path, "redeliver": f"{path}/redeliver", "batch": batch_path(delivery.batch_id)},
+    }
+
+
+def key_answer(key: ApiKey) -> dict[str, Any]:
+    """A key as `schemas.key.KeySchema` describes it."""
+    path = key_path(key.key_id)
+    return {
+        "key_id": key.key_id,
+        "team": key.team,
+        "name": key.name,
+        "scopes": list(key.scopes),
+        "status": key.status,
+        "created_at": rfc3339(key.created_at),
+        "created_by": key.created_by,
+        "expires_at": maybe_rfc3339(key.expires_at),
+        "revoked_at": maybe_rfc3339(key.revoked_at),
+        "last_used_at": maybe_rfc3339(key.last_used_at),
+        "replaces": key.replaces,
+        "replaced_by": key.replaced_by,
+        "links": {"self": path, "rotate": f"{path}/rotate"},
     }
 
 

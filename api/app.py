@@ -10,12 +10,15 @@ from flask.json.provider import DefaultJSONProvider
 from flask_smorest import Api
 
 import failpoints
+from api.access import check_routes, describe_schemes
+from api.auth import make_guard
 from api.batches import batches
 from api.customers import customers
 from api.docs import docs
 from api.errors import Unprocessable, register_errors
 from api.headers import register_headers
 from api.health import health
+from api.keys import keys
 from api.limits import DocumentedLimits, register_limits
 from api.metrics import register_metrics
 from api.models import models
@@ -82,6 +85,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     ------
     SettingsError
         The environment is not fit to start with.
+    UndeclaredRoute
+        A route does not say who may ask it.
     """
     settings = load_settings() if settings is None else settings
     failpoints.arm(settings.failpoints)
@@ -99,9 +104,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_headers(app, settings)
     register_metrics(app, LedgerGauges(resources.engine))
     register_errors(app)
-    register_limits(app, resources)
+    guard = make_guard(settings)
+    register_limits(app, resources, authenticate=guard.identify)
+    app.before_request(guard.authorise)
     app.before_request(_refuse_nul)
-    _register_blueprints(app)
+    _register_blueprints(app, settings)
+    check_routes(app)
     return app
 
 
@@ -118,14 +126,16 @@ def _flask_config(settings: Settings) -> dict[str, Any]:
     }
 
 
-def _register_blueprints(app: Flask) -> None:
+def _register_blueprints(app: Flask, settings: Settings) -> None:
     api = _ProblemApi(app, spec_kwargs={"extra_plugins": [DocumentedLimits()]})
+    for name, scheme in describe_schemes(settings.api_key_header_name).items():
+        api.spec.components.security_scheme(name, scheme)
     api.spec.components.schema("Customer", schema=CustomerSchema)
     # Its id is the path's; it may be repeated in the body.
     api.spec.components.schema("CustomerOfPath", schema=CustomerSchema(partial=(CUSTOMER_ID,)))
     api.spec.components.schema("WebhookEvent", schema=WebhookEventSchema)
     api.register_blueprint(health)
-    for noun in (predictions, batches, results, customers, models, stats, webhooks):
+    for noun in (predictions, batches, results, customers, models, stats, webhooks, keys):
         api.register_blueprint(noun, url_prefix=PREFIX)
     # The same views under the versioned prefix or an older name; described once.
     app.register_blueprint(health, name="health_v1", url_prefix=PREFIX)

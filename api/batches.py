@@ -11,6 +11,7 @@ from sqlalchemy import Connection
 
 from api.answers import RETRY_AFTER_S, batch_answer
 from api.bodies import read_body
+from api.caller import caller
 from api.errors import NotReady
 from api.media import FORM_BODY, JSON, MULTIPART
 from api.nouns import Noun, headers
@@ -18,10 +19,10 @@ from api.paging import after, page_of
 from api.rehearsal import rehearse
 from api.resources import resources
 from api.streams import whole
-from api.submit import Submitted, check_key, submit, submit_retry
+from api.submit import Asking, Submitted, check_key, submit, submit_retry
 from api.tracing import about_batch
 from api.watching import events, look, wait_for_news
-from db.batches import Batch, get_batch, list_batches, reconcile
+from db.batches import Batch, get_own_batch, list_batches, reconcile
 from db.control import cancel_batch, pause_batch, resume_batch, sweep_batch
 from db.engine import each_alone
 from intake.read import MEDIA_TYPES
@@ -77,7 +78,7 @@ def post_batch() -> Response:
     """
     key = check_key(request.headers.get("Idempotency-Key"))
     with read_body(resources().settings, json_schema=SubmitSchema(), option_schema=OptionsSchema()) as body:
-        submitted = submit(resources(), body, key=key, request_id=g.request_id)
+        submitted = submit(resources(), body, Asking(caller().team, key, g.request_id))
     return _accepted(submitted)
 
 
@@ -95,11 +96,11 @@ def post_validation() -> Response:
 @batches.query(BatchListQuerySchema)
 @batches.response(200, BatchPageSchema, headers=headers(link="The next page, rel=next."))
 def get_batches(query: dict[str, Any]) -> Response:
-    """List batches, the newest first."""
+    """List the team's batches, the newest first."""
     cursor = after(query.get("cursor"))
     status, priority, limit = query.get("status"), query.get("priority"), query["limit"]
     with each_alone(resources().engine) as conn:
-        found = list_batches(conn, status=status, priority=priority, limit=limit + 1, before=cursor)
+        found = list_batches(conn, team=caller().team, status=status, priority=priority, limit=limit + 1, before=cursor)
     return page_of(
         "batches",
         found,
@@ -126,6 +127,7 @@ def get_one_batch(query: dict[str, Any], batch_id: str) -> Response:
         seen = wait_for_news(
             resources(),
             batch_id,
+            team=caller().team,
             is_known=known.contains_weak if known else None,
             wait_s=query["wait"] if may_hold else 0,
         )
@@ -142,10 +144,11 @@ def get_one_batch(query: dict[str, Any], batch_id: str) -> Response:
 @batches.problems(_404="No such batch.", _503="Too many streams are open.")
 def get_events(batch_id: str) -> Response:
     """Follow a batch: `progress` at each change, `end` with the last state."""
-    first = look(resources(), batch_id)
+    team = caller().team
+    first = look(resources(), batch_id, team=team)
     if not resources().holding.acquire(blocking=False):
         raise NotReady("Too many event streams are open; poll instead, or try again.", code="too_many_streams")
-    answer = Response(whole(events(resources(), batch_id, first)), mimetype="text/event-stream")
+    answer = Response(whole(events(resources(), batch_id, first, team=team)), mimetype="text/event-stream")
     answer.call_on_close(resources().holding.release)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     return answer
@@ -195,7 +198,7 @@ def post_resume(batch_id: str) -> Response:
 def post_retry(batch_id: str) -> Response:
     """Submit the failed rows of a batch again, as its child and for its model."""
     key = check_key(request.headers.get("Idempotency-Key"))
-    return _accepted(submit_retry(resources(), batch_id, key=key, request_id=g.request_id))
+    return _accepted(submit_retry(resources(), batch_id, Asking(caller().team, key, g.request_id)))
 
 
 @batches.get("/batches/<batch_id>/reconciliation")
@@ -204,7 +207,7 @@ def post_retry(batch_id: str) -> Response:
 def get_reconciliation(batch_id: str) -> Response:
     """Count where each row of the batch is, in the tables themselves and in one snapshot."""
     with resources().engine.connect().execution_options(isolation_level="REPEATABLE READ") as conn:
-        batch, counted = get_batch(conn, batch_id), reconcile(conn, batch_id)
+        batch, counted = get_own_batch(conn, batch_id, team=caller().team), reconcile(conn, batch_id)
     return jsonify(
         batch_id=batch_id,
         status=batch.status,
@@ -233,7 +236,7 @@ def _accepted(submitted: Submitted) -> Response:
 def _steer(batch_id: str, change: Callable[[Connection, str], Batch], already: set[BatchStatus]) -> Callable[[Batch], Response]:
     """Change a batch; returns how to answer: 200 if it was in that state before, else 202."""
     with resources().engine.begin() as conn:
-        before = get_batch(conn, batch_id).status
+        before = get_own_batch(conn, batch_id, team=caller().team).status
         change(conn, batch_id)
 
     def answer(batch: Batch) -> Response:
@@ -246,7 +249,7 @@ def _steer(batch_id: str, change: Callable[[Connection, str], Batch], already: s
 
 def _read(batch_id: str) -> Batch:
     with each_alone(resources().engine) as conn:
-        return get_batch(conn, batch_id)
+        return get_own_batch(conn, batch_id, team=caller().team)
 
 
 @contextlib.contextmanager

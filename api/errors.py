@@ -3,6 +3,8 @@
     ChurnError
     |-- ApiError              a fault of the request itself; each class is one status
     |   |-- MalformedRequest  400 the body or a parameter cannot be parsed
+    |   |-- Unauthorised      401 no key or token, or one that opens nothing
+    |   |-- Forbidden         403 a key or token without the scope that is needed
     |   |-- NotAcceptable     406 no representation that the client accepts
     |   |-- BodyTooSlow       408 the body came too slowly to keep a thread for it
     |   |-- BodyTooLarge      413 above a stated limit
@@ -22,6 +24,7 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from http import HTTPStatus
+from types import MappingProxyType
 from typing import Any, ClassVar, Final
 
 import structlog
@@ -41,6 +44,9 @@ RETRY_AFTER_S: Final = 5
 """What a client is asked to wait while Postgres is away."""
 
 
+CHALLENGE: Final = "WWW-Authenticate"
+_REALM: Final = 'Bearer realm="churn"'
+
 _log = structlog.get_logger(__name__)
 
 
@@ -59,6 +65,7 @@ class ApiError(ChurnError):
 
     status: ClassVar[HTTPStatus] = HTTPStatus.BAD_REQUEST
     default_code: ClassVar[str] = "bad_request"
+    headers: Mapping[str, str] = MappingProxyType({})
 
     def __init__(self, detail: str, *, code: str | None = None, errors: Sequence[Mapping[str, Any]] = ()) -> None:
         super().__init__(detail)
@@ -71,6 +78,32 @@ class MalformedRequest(ApiError):
     """The body or a parameter cannot be parsed."""
 
     default_code = "malformed_request"
+
+
+class Unauthorised(ApiError):
+    """Nobody, or nobody known, asks for what is not public; the challenge is RFC 6750's."""
+
+    status = HTTPStatus.UNAUTHORIZED
+    default_code = "no_key"
+
+    def __init__(self, detail: str, *, code: str) -> None:
+        super().__init__(detail, code=code)
+        error = "" if code == self.default_code else ', error="invalid_token"'
+        self.headers = {CHALLENGE: f"{_REALM}{error}"}
+
+
+class Forbidden(ApiError):
+    """The key or token is good, but not for this."""
+
+    status = HTTPStatus.FORBIDDEN
+    default_code = "missing_scope"
+
+    @classmethod
+    def without(cls, scope: str) -> Forbidden:
+        """The refusal of a caller that lacks a scope."""
+        refusal = cls(f"This needs the scope {scope}, which this key or token does not have.")
+        refusal.headers = {CHALLENGE: f'{_REALM}, error="insufficient_scope", scope="{scope}"'}
+        return refusal
 
 
 class NotAcceptable(ApiError):
@@ -127,7 +160,7 @@ class TooManyRequests(ApiError):
 
     def __init__(self, detail: str, *, retry_after_s: int, code: str | None = None) -> None:
         super().__init__(detail, code=code)
-        self.retry_after_s = retry_after_s
+        self.headers = {"Retry-After": str(retry_after_s)}
 
 
 class ScoringFailed(ApiError):
@@ -232,9 +265,7 @@ def _escaped(name: object) -> str:
 
 def _on_ours(error: ChurnError) -> Response:
     if isinstance(error, ApiError):
-        headers = _retry_after(error.status)
-        if isinstance(error, TooManyRequests):
-            headers = {"Retry-After": str(error.retry_after_s)}
+        headers = {**_retry_after(error.status), **error.headers}
         return problem(error.status, error.code, error.detail, errors=error.errors, headers=headers)
     known = next((_STATUS[kind] for kind in type(error).__mro__ if kind in _STATUS), None)
     if known is None:
@@ -264,7 +295,7 @@ def _on_http(error: HTTPException) -> Response:
         faults = list(_parameters(messages))
         said = "; ".join(f"{fault.get('parameter') or fault.get('pointer')}: {fault['message']}" for fault in faults[:3])
         return problem(status, "invalid_parameters", f"A parameter is not valid. {said}", errors=faults)
-    kept = {name: value for name, value in response.headers.items() if name in ("Allow", "Retry-After", "WWW-Authenticate")}
+    kept = {name: value for name, value in response.headers.items() if name in ("Allow", "Retry-After", CHALLENGE)}
     detail = _NO_ROUTE if isinstance(error, NoRoute) and request.routing_exception is error else str(error.description)
     return problem(status, code, detail, headers=kept)
 

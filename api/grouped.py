@@ -9,12 +9,22 @@ from __future__ import annotations
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
-from typing import Final, Generic, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from scoring.errors import Transient
 
 Asked = TypeVar("Asked")
 Answered = TypeVar("Answered")
+
+
+class OfTeam(Protocol):
+    """A thing that is one team's."""
+
+    @property
+    def team(self) -> str: ...
+
+
+Owned = TypeVar("Owned", bound=OfTeam)
 
 _MOST: Final = 64
 
@@ -107,3 +117,20 @@ class Grouped(Generic[Asked, Answered]):
                 call.error = exc
         for call in calls:
             call.is_done = True
+
+
+def for_each_team(things: Sequence[Owned], do: Callable[[str, Sequence[Owned]], Sequence[Answered]]) -> list[Answered]:
+    """Do a round's work for one team after the other, so that no statement speaks of two; the answers in the things' order.
+
+    Parameters
+    ----------
+    do : callable
+        Given a team and its things, in their order; answers them.
+    """
+    places: dict[str, list[int]] = {}
+    for place, thing in enumerate(things):
+        places.setdefault(thing.team, []).append(place)
+    answers: dict[int, Answered] = {}
+    for team, of_team in places.items():
+        answers.update(zip(of_team, do(team, [things[place] for place in of_team]), strict=True))
+    return [answers[place] for place in range(len(things))]

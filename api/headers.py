@@ -23,17 +23,28 @@ _PAGE: Final = (
 )
 _CORS: Final = {
     "Access-Control-Allow-Methods": "GET, POST, PUT, DELETE",
-    "Access-Control-Allow-Headers": "Content-Type, Content-Encoding, Idempotency-Key, If-None-Match, Prefer, X-Request-ID",
     "Access-Control-Expose-Headers": (
-        "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, X-Request-ID, Content-Disposition"
+        "ETag, Link, Location, RateLimit, RateLimit-Policy, Retry-After, WWW-Authenticate, X-Request-ID, Content-Disposition"
     ),
     "Access-Control-Max-Age": "600",
 }
 
 
+_ALLOWED: Final = (
+    "Authorization",
+    "Content-Type",
+    "Content-Encoding",
+    "Idempotency-Key",
+    "If-None-Match",
+    "Prefer",
+    "X-Request-ID",
+)
+
+
 def register_headers(app: Flask, settings: Settings) -> None:
     """Set the headers on every answer of the application."""
     origins = frozenset(settings.cors_origins)
+    allowed = {"Access-Control-Allow-Headers": ", ".join((settings.api_key_header_name, *_ALLOWED))}
 
     def add(response: Response) -> Response:
         for name, value in _SECURITY.items():
@@ -46,7 +57,7 @@ def register_headers(app: Flask, settings: Settings) -> None:
         if origin in origins:
             response.headers["Access-Control-Allow-Origin"] = origin
             response.headers["Cross-Origin-Resource-Policy"] = "cross-origin"
-            response.headers.update(_CORS)
+            response.headers.update(_CORS | allowed)
         return response
 
     app.after_request(add)

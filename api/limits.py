@@ -11,6 +11,7 @@ from typing import Any, Final, NoReturn
 from apispec import BasePlugin
 from flask import Flask, Response, g, request
 
+from api.caller import known_caller
 from api.errors import NotReady, TooManyRequests
 from api.leases import Counters, CountersAway
 from api.nouns import MEDIA_TYPE_PROBLEM
@@ -26,7 +27,6 @@ BATCH_ENDPOINTS: Final = frozenset({"batches.post_batch", "batches.post_validati
 """What reads or stores a whole batch."""
 
 _RESPONSE: Final = "TooManyRequests"
-_UNKNOWN: Final = "default"
 _UNCOUNTED: Final = (
     "The service cannot count requests at this moment, for Redis is away, and is set to refuse them then"
     " (RATE_LIMIT_ON_REDIS_FAILURE=closed). Try again."
@@ -55,9 +55,10 @@ class _Limits:
 
     def count(self) -> None:
         """Count a request against its team's quotas."""
-        if _is_free():
-            return
-        team = g.get("team", _UNKNOWN)
+        who = known_caller()
+        if who is None or _is_free():
+            return  # What is nowhere is asked of nobody.
+        team = who.team
         try:
             if self.requests is not None:
                 _check(self.requests.take(team), "requests", "RATE_LIMIT_REQUESTS_PER_MINUTE")

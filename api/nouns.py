@@ -1,4 +1,4 @@
-"""The blueprint of a noun: flask-smorest's, with types, and with parameters that refuse what they do not know."""
+"""The blueprint of a noun: flask-smorest's, with types, with scopes, and with parameters that refuse what they do not know."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
 
 import flask_smorest
 from marshmallow import RAISE, Schema
+
+from api.access import SCHEMES, SCOPES
 
 View = TypeVar("View", bound=Callable[..., Any])
 
@@ -33,6 +35,21 @@ class Noun(flask_smorest.Blueprint):  # type: ignore[misc]
         def response(self, status_code: int, schema: type[Schema] | None = None, **kwargs: Any) -> Door: ...
         def alt_response(self, status_code: int, response: str | None = None, **kwargs: Any) -> Door: ...
         def arguments(self, schema: type[Schema], **kwargs: Any) -> Door: ...
+
+    def route(self, rule: str, **options: Any) -> Door:
+        """Register a view, and describe what `api.access` says of who may ask it."""
+
+        def decorate(view: View) -> View:
+            scope = SCOPES.get(f"{self.name}.{view.__name__}")
+            described = view if scope is None else self._guarded(view, str(scope))
+            super(Noun, self).route(rule, **options)(described)
+            return view
+
+        return decorate
+
+    def _guarded(self, view: View, scope: str) -> View:
+        refusals = self.problems(_401="No key or token, or one that opens nothing here.", _403=f"It lacks the scope `{scope}`.")
+        return self.doc(security=[{name: []} for name in SCHEMES], **{"x-scope": scope})(refusals(view))
 
     def query(self, schema: type[Schema]) -> Door:
         """Parse the query into the view's first argument; an unknown parameter is refused: most often it is a misspelt one."""

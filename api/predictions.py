@@ -9,6 +9,7 @@ from flask import Response, g, jsonify, request
 
 from api.answers import RETRY_AFTER_S, pending_answer, prediction_answer
 from api.bodies import read_json
+from api.caller import caller
 from api.errors import ScoringFailed, Unprocessable
 from api.nouns import Noun, headers
 from api.paging import after, page_of
@@ -90,15 +91,16 @@ def post_prediction(query: dict[str, Any]) -> Response:
     customer_id, customer = _customer_of(read_json(resources().settings))
     respond_async = _prefers_async()
     asked = NewRequest(customer_id, customer, query.get("model_version"), g.request_id)
-    created = resources().singles.ask(asked, durable=respond_async)
+    team = caller().team
+    created = resources().singles.ask(asked, team=team, durable=respond_async)
     _check(created, asked)
     if respond_async:
-        answer = _answer(resources().singles.find(created.id))
+        answer = _answer(resources().singles.find(created.id, team=team))
         answer.headers["Preference-Applied"] = "respond-async"
         return answer
     # From the request's beginning: publishing to a Redis that does not answer has taken its part of the time.
     deadline = g.started + resources().settings.prediction_timeout_seconds
-    return _answer(resources().singles.wait(created.id, deadline=deadline))
+    return _answer(resources().singles.wait(created.id, team=team, deadline=deadline))
 
 
 @predictions.get("/predictions/<prediction_id>")
@@ -107,7 +109,7 @@ def post_prediction(query: dict[str, Any]) -> Response:
 @predictions.problems(_404="No such prediction.")
 def get_one_prediction(prediction_id: str) -> Response:
     """Look a prediction up by its id."""
-    return _answer(resources().singles.find(_number(prediction_id)))
+    return _answer(resources().singles.find(_number(prediction_id), team=caller().team))
 
 
 @predictions.get("/customers/<path:customer_id>/predictions")
@@ -115,12 +117,12 @@ def get_one_prediction(prediction_id: str) -> Response:
 @predictions.response(200, PredictionPageSchema, headers=headers(link="The next page, rel=next."))
 @predictions.problems(_404="No such customer.")
 def get_predictions_of_customer(query: dict[str, Any], customer_id: str) -> Response:
-    """List a customer's predictions, the newest first."""
+    """List a customer's predictions, the newest first, of all teams; what another team's batch is called is left out."""
     cursor, limit = after(query.get("cursor")), query["limit"]
     with each_alone(resources().engine) as conn:
         get_customer(conn, customer_id)
         before = None if cursor is None else (cursor[0], _number(cursor[1]))
-        found = customer_predictions(conn, customer_id, limit=limit + 1, before=before)
+        found = customer_predictions(conn, customer_id, team=caller().team, limit=limit + 1, before=before)
     return page_of("predictions", found, prediction_answer, lambda each: (each.predicted_at, str(each.id)), limit=limit)
 
 

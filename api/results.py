@@ -7,12 +7,13 @@ from typing import Any, Final
 
 from flask import Response
 
+from api.caller import caller
 from api.downloads import csv_of_predictions, errors_of, predictions_of, stream
 from api.media import FORMATS, JSON, wanted_format
 from api.nouns import Noun
 from api.resources import resources
 from api.streams import whole
-from db.batches import Batch, get_batch
+from db.batches import Batch, get_own_batch
 from db.engine import each_alone
 from schemas.batch import DownloadQuerySchema
 
@@ -54,7 +55,7 @@ def get_errors(query: dict[str, Any], batch_id: str) -> Response:
 
 def _batch(batch_id: str) -> Batch:
     with each_alone(resources().engine) as conn:
-        return get_batch(conn, batch_id)
+        return get_own_batch(conn, batch_id, team=caller().team)
 
 
 def _answer(pieces: Iterator[bytes], batch_id: str, name: str, form: str) -> Response:

@@ -7,9 +7,9 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Final, NamedTuple
 
-from sqlalchemy import Engine
+from sqlalchemy import Connection, Engine
 
-from api.grouped import Grouped
+from api.grouped import Grouped, for_each_team
 from broker.flow import PATIENCE_S, Flow
 from broker.hints import Publisher
 from broker.replies import Replies
@@ -29,8 +29,14 @@ _LOOK_WITHOUT_REDIS_S: Final = 0.1
 
 
 class _Asked(NamedTuple):
+    team: str
     new: NewRequest
     durable: bool
+
+
+class _Sought(NamedTuple):
+    team: str
+    id: int
 
 
 class Singles:
@@ -50,9 +56,9 @@ class Singles:
         self._flow = Flow(lambda ids: publisher.publish_requests(ids))
         replies.tell(self._flow.settle)
         self._create: Callable[[_Asked], Created] = Grouped(self._create_all, then=self._publish)
-        self._find: Callable[[int], Found | None] = Grouped(self._find_all)
+        self._find: Callable[[_Sought], Found | None] = Grouped(self._find_all)
 
-    def ask(self, new: NewRequest, *, durable: bool) -> Created:
+    def ask(self, new: NewRequest, *, team: str, durable: bool) -> Created:
         """Write a request and send its hint.
 
         Parameters
@@ -60,9 +66,9 @@ class Singles:
         durable : bool
             Whether the client will be told that the score will come, and not wait for it.
         """
-        return self._create(_Asked(new, durable))
+        return self._create(_Asked(team, new, durable))
 
-    def wait(self, prediction_id: int, *, deadline: float) -> Found:
+    def wait(self, prediction_id: int, *, team: str, deadline: float) -> Found:
         """Wait until a prediction that was asked for is there, has failed, or the time is over.
 
         Parameters
@@ -79,7 +85,7 @@ class Singles:
                 if self._replies.wait(prediction_id, timeout_s=max(0.0, min(left_s, look_s))):
                     # The word may be of another attempt, so the next one is expected before this one is looked into.
                     self._replies.expect([prediction_id])
-                found = self.find(prediction_id)
+                found = self.find(prediction_id, team=team)
                 if not _is_open(found):
                     return found
                 if time.perf_counter() >= deadline or self._stopping.is_set():
@@ -87,15 +93,15 @@ class Singles:
         finally:
             self._replies.forget(prediction_id)
 
-    def find(self, prediction_id: int) -> Found:
-        """Read a prediction or its request.
+    def find(self, prediction_id: int, *, team: str) -> Found:
+        """Read a team's prediction or its request.
 
         Raises
         ------
         NotFound
-            There is neither.
+            It has neither of that id.
         """
-        found = self._find(prediction_id)
+        found = self._find(_Sought(team, prediction_id))
         if found is None:
             raise NotFound(f"there is no prediction {str(prediction_id)!r}", code="prediction_not_found")
         return found
@@ -107,8 +113,14 @@ class Singles:
         return found
 
     def _create_all(self, asked: Sequence[_Asked]) -> list[Created]:
-        with each_alone(self._engine) as conn:
-            created = create_requests(conn, [one.new for one in asked], durable=any(one.durable for one in asked))
+        durable = any(one.durable for one in asked)
+        # A round of several teams is written whole or not at all: were one's part to fail, the others' would be written anew.
+        is_one_team = len({one.team for one in asked}) == 1
+        with each_alone(self._engine) if is_one_team else self._engine.begin() as conn:
+            created = for_each_team(
+                asked,
+                lambda team, ours: create_requests(conn, [one.new for one in ours], team=team, durable=durable),
+            )
         self._replies.expect(
             [each.id for each, one in zip(created, asked, strict=True) if each.was_written and not one.durable]
         )
@@ -122,13 +134,18 @@ class Singles:
             self._publisher.publish_requests(rest)
         self._flow.add(waited_for)
 
-    def _find_all(self, ids: Sequence[int]) -> list[Found | None]:
+    def _find_all(self, sought: Sequence[_Sought]) -> list[Found | None]:
         with each_alone(self._engine) as conn:
-            stored = get_predictions(conn, ids)
-            rest = {i: get_request(conn, i) for i in ids if i not in stored}
-            # One may have been stored between the two looks.
-            late = get_predictions(conn, missing) if (missing := [i for i, request in rest.items() if request is None]) else {}
-        return [stored.get(i) or late.get(i) or rest.get(i) for i in ids]
+            return for_each_team(sought, lambda team, ours: _found(conn, [one.id for one in ours], team))
+
+
+def _found(conn: Connection, ids: Sequence[int], team: str) -> list[Found | None]:
+    stored = get_predictions(conn, ids, team=team)
+    rest = {i: get_request(conn, i, team=team) for i in ids if i not in stored}
+    missing = [i for i, request in rest.items() if request is None]
+    # One may have been stored between the two looks.
+    late = get_predictions(conn, missing, team=team) if missing else {}
+    return [stored.get(i) or late.get(i) or rest.get(i) for i in ids]
 
 
 def _is_open(found: Found) -> bool:

@@ -10,6 +10,7 @@ from prometheus_client.registry import Collector
 from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
+from api.caller import caller
 from api.nouns import Noun
 from api.resources import resources
 from db.errors import DatabaseUnavailable
@@ -18,15 +19,15 @@ from db.stats import backlog, today
 from schemas.states import Priority
 from schemas.stored import StatsSchema
 
-stats = Noun("stats", __name__, description="What was done today, and what stands in the queue.")
+stats = Noun("stats", __name__, description="What was done for the team today, and what stands in the queue.")
 
 
 @stats.get("/stats")
 @stats.response(200, StatsSchema)
 def get_stats() -> Response:
-    """Count today's predictions, the batches by state, and the unfinished work."""
+    """Count the team's predictions of today, its batches by state, and its unfinished work."""
     with resources().engine.connect() as conn:
-        done, open_work = today(conn), backlog(conn)
+        done, open_work = today(conn, team=caller().team), backlog(conn, team=caller().team)
     return jsonify(
         predictions_today=sum(done.predictions_by_risk.values()),
         predictions_by_risk=dict(done.predictions_by_risk),
@@ -60,7 +61,7 @@ class LedgerGauges(Collector):
 
 
 def _backlog_gauges(conn: Connection) -> Iterable[Metric]:
-    open_work = backlog(conn)
+    open_work = backlog(conn, team=None)
     depth = GaugeMetricFamily("churn_queue_depth", "Unfinished chunks, by priority of their batch.", labels=["priority"])
     for priority in Priority:
         depth.add_metric([str(priority)], open_work.chunks_by_priority.get(priority, 0))

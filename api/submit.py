@@ -16,7 +16,7 @@ from api.errors import BacklogFull, MalformedRequest, Unprocessable
 from api.inputs import Input, LaterInput, input_of
 from api.resources import Resources
 from db.backlog import measure_backlog
-from db.batches import Batch, NewBatch, get_batch, submit_batch
+from db.batches import Batch, NewBatch, get_own_batch, submit_batch
 from db.engine import do_not_wait_for_disk, each_alone
 from db.errors import Conflict, DatabaseUnavailable, NotFound
 from db.idempotency import keep_key, replayed_batch
@@ -36,7 +36,16 @@ class Submitted:
     replayed: bool
 
 
-def submit(resources: Resources, body: Body, *, key: str | None, request_id: str) -> Submitted:
+@dataclass(frozen=True, slots=True)
+class Asking:
+    """Whose submit it is, and by what its repetition is told."""
+
+    team: str
+    key: str | None
+    request_id: str
+
+
+def submit(resources: Resources, body: Body, asking: Asking) -> Submitted:
     """Store a batch; workers hear of it in the background.
 
     Raises
@@ -49,33 +58,33 @@ def submit(resources: Resources, body: Body, *, key: str | None, request_id: str
         More is waiting than the settings allow; what was accepted before is still answered with its batch.
     """
     with ExitStack() as stack:
-        earlier = _replayed(resources, key, body.sha256)
+        earlier = _replayed(resources, asking, body.sha256)
         if earlier is not None:
             return earlier
         _check_backlog(resources)
         check_callback(resources, body.options)
-        return _store(resources, input_of(resources, body, stack), body.options, body.sha256, key, request_id)
+        return _store(resources, input_of(resources, body, stack), body.options, body.sha256, asking)
 
 
-def submit_retry(resources: Resources, parent_id: str, *, key: str | None, request_id: str) -> Submitted:
+def submit_retry(resources: Resources, parent_id: str, asking: Asking) -> Submitted:
     """Submit the failed rows of an ended batch as its child, for its own model.
 
     Raises
     ------
     NotFound
-        There is no such batch.
+        The team has no such batch.
     Conflict
         It has not ended, or has no row that another try could score.
     BacklogFull
         As for a submit.
     """
     fingerprint = hashlib.sha256(f"retry {parent_id}".encode()).hexdigest()
-    earlier = _replayed(resources, key, fingerprint)
+    earlier = _replayed(resources, asking, fingerprint)
     if earlier is not None:
         return earlier
     _check_backlog(resources)
     with resources.engine.connect() as conn:
-        parent = get_batch(conn, parent_id)
+        parent = get_own_batch(conn, parent_id, team=asking.team)
         if not parent.is_final:
             raise Conflict(
                 f"batch {parent_id!r} is {parent.status}; its failed rows can be retried once it has ended", code="batch_open"
@@ -94,7 +103,7 @@ def submit_retry(resources: Resources, parent_id: str, *, key: str | None, reque
         "callback_url": parent.callback_url,
     }
     said = {"total_customers": total, "parent_batch_id": parent_id}
-    return _store(resources, LaterInput(Source.RETRY, said), options, fingerprint, key, request_id)
+    return _store(resources, LaterInput(Source.RETRY, said), options, fingerprint, asking)
 
 
 def check_key(key: str | None) -> str | None:
@@ -129,12 +138,12 @@ def check_callback(resources: Resources, options: Mapping[str, Any]) -> None:
         )
 
 
-def _replayed(resources: Resources, key: str | None, sha256: str) -> Submitted | None:
-    if key is None or is_off(Guard.IDEMPOTENCY):
+def _replayed(resources: Resources, asking: Asking, sha256: str) -> Submitted | None:
+    if asking.key is None or is_off(Guard.IDEMPOTENCY):
         return None
     with resources.engine.connect() as conn:
-        batch_id = replayed_batch(conn, key, sha256)
-        return None if batch_id is None else Submitted(get_batch(conn, batch_id), replayed=True)
+        batch_id = replayed_batch(conn, asking.key, sha256, team=asking.team)
+        return None if batch_id is None else Submitted(get_own_batch(conn, batch_id, team=asking.team), replayed=True)
 
 
 def _check_backlog(resources: Resources) -> None:
@@ -155,28 +164,26 @@ def _check_backlog(resources: Resources) -> None:
     )
 
 
-def _store(
-    resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, key: str | None, request_id: str
-) -> Submitted:
+def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, asking: Asking) -> Submitted:
     batch_id = options.get("batch_id") or uuid.uuid4().hex
     try:
         with resources.engine.begin() as conn:
-            submit_batch(conn, _new_batch(conn, batch_id, what, options, request_id))
-            if key is not None and not is_off(Guard.IDEMPOTENCY):
-                keep_key(conn, key, sha256, batch_id)
+            submit_batch(conn, _new_batch(conn, batch_id, what, options, asking))
+            if asking.key is not None and not is_off(Guard.IDEMPOTENCY):
+                keep_key(conn, asking.key, sha256, batch_id, team=asking.team)
             what.store(conn, batch_id)
-            batch = get_batch(conn, batch_id)
+            batch = get_own_batch(conn, batch_id, team=asking.team)
             if is_off(Guard.DURABLE_SUBMIT):
                 do_not_wait_for_disk(conn)
     except Conflict:
         # The same request may have come twice at once, and the other one has won: then this one is its repetition.
-        earlier = _replayed(resources, key, sha256)
+        earlier = _replayed(resources, asking, sha256)
         if earlier is None:
             raise
         return earlier
     except DatabaseUnavailable:
         # The connection may have broken after Postgres committed; only Postgres knows.
-        committed = _committed(resources, batch_id, request_id)
+        committed = _committed(resources, batch_id, asking)
         if committed is None:
             raise
         batch = committed
@@ -185,17 +192,17 @@ def _store(
     return Submitted(batch, replayed=False)
 
 
-def _committed(resources: Resources, batch_id: str, request_id: str) -> Batch | None:
+def _committed(resources: Resources, batch_id: str, asking: Asking) -> Batch | None:
     """The batch of this very request, if it was stored; another request may have taken a batch_id of the client's choice."""
     try:
         with resources.engine.connect() as conn:
-            batch = get_batch(conn, batch_id)
+            batch = get_own_batch(conn, batch_id, team=asking.team)
     except (NotFound, DatabaseUnavailable):
         return None
-    return batch if batch.request_id == request_id else None
+    return batch if batch.request_id == asking.request_id else None
 
 
-def _new_batch(conn: Connection, batch_id: str, what: Input, options: Mapping[str, Any], request_id: str) -> NewBatch:
+def _new_batch(conn: Connection, batch_id: str, what: Input, options: Mapping[str, Any], asking: Asking) -> NewBatch:
     return NewBatch(
         batch_id=batch_id,
         source=what.source,
@@ -204,7 +211,8 @@ def _new_batch(conn: Connection, batch_id: str, what: Input, options: Mapping[st
         **({"on_error": options["on_error"]} if "on_error" in options else {}),
         max_error_rate=options.get("max_error_rate"),
         metadata=options["metadata"],
-        request_id=request_id,
+        request_id=asking.request_id,
+        team=asking.team,
         expires_in_s=options.get("expires_in"),
         callback_url=options.get("callback_url"),
         **what.columns(),

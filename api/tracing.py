@@ -10,6 +10,8 @@ from typing import Final
 import structlog
 from flask import Flask, Response, g, request
 
+from api.caller import known_caller
+
 HEADER: Final = "X-Request-ID"
 UNMATCHED: Final = "(unmatched)"
 """The rule of a request that no route matches: the raw path may hold anything."""
@@ -56,6 +58,8 @@ def _end(response: Response) -> Response:
     line = {"method": request.method, "route": rule(), "status": response.status_code, "request_id": g.request_id}
     if "batch_id" in g:
         line["batch_id"] = g.batch_id
+    if (who := known_caller()) is not None:
+        line |= {"caller": who.id, "team": who.team}
     started = g.started
 
     # A streamed answer goes on after the request's context is gone, so everything is captured here.

@@ -10,7 +10,7 @@ from typing import Any, Final
 
 from api.answers import batch_answer, etag_of
 from api.resources import Resources
-from db.batches import batches_ahead, get_batch
+from db.batches import batches_ahead, get_own_batch
 from db.engine import each_alone
 from schemas.states import BatchStatus
 
@@ -31,22 +31,24 @@ class Look:
     is_final: bool
 
 
-def look(resources: Resources, batch_id: str) -> Look:
-    """Read the batch once.
+def look(resources: Resources, batch_id: str, *, team: str) -> Look:
+    """Read a team's batch once.
 
     Raises
     ------
     NotFound
-        There is none of that id.
+        It has none of that id.
     """
     with each_alone(resources.engine) as conn:
-        batch = get_batch(conn, batch_id)
+        batch = get_own_batch(conn, batch_id, team=team)
         position = batches_ahead(conn, batch_id) if batch.status is BatchStatus.QUEUED else None
     answer = batch_answer(batch, queue_position=position)
     return Look(answer, etag_of(answer), batch.is_final)
 
 
-def wait_for_news(resources: Resources, batch_id: str, *, is_known: Callable[[str], bool] | None, wait_s: float) -> Look:
+def wait_for_news(
+    resources: Resources, batch_id: str, *, team: str, is_known: Callable[[str], bool] | None, wait_s: float
+) -> Look:
     """Look again and again until there is something to say or the time is over.
 
     Parameters
@@ -56,14 +58,14 @@ def wait_for_news(resources: Resources, batch_id: str, *, is_known: Callable[[st
     """
     deadline = time.monotonic() + wait_s
     while True:
-        seen = look(resources, batch_id)
+        seen = look(resources, batch_id, team=team)
         left_s = deadline - time.monotonic()
         is_news = seen.is_final if is_known is None else not is_known(seen.etag)
         if is_news or seen.is_final or left_s <= 0 or resources.stopping.wait(min(LOOK_EVERY_S, left_s)):
             return seen
 
 
-def events(resources: Resources, batch_id: str, first: Look) -> Iterator[str]:
+def events(resources: Resources, batch_id: str, first: Look, *, team: str) -> Iterator[str]:
     """The batch as server-sent events: `progress` at each change, `end` with the last state, comments in between.
 
     An event's id is the ETag of its state.
@@ -74,7 +76,7 @@ def events(resources: Resources, batch_id: str, first: Look) -> Iterator[str]:
     while not seen.is_final and time.monotonic() - began < LONGEST_STREAM_S:
         if resources.stopping.wait(LOOK_EVERY_S):
             return
-        now = look(resources, batch_id)
+        now = look(resources, batch_id, team=team)
         if now.etag != seen.etag:
             yield _event(now)
             seen, spoke = now, time.monotonic()

@@ -9,6 +9,7 @@ from flask import Response, jsonify
 
 from api.answers import delivery_answer, webhook_answer
 from api.bodies import load, read_json
+from api.caller import caller
 from api.errors import Unprocessable
 from api.nouns import Noun, headers
 from api.paging import after, page_of
@@ -41,7 +42,7 @@ from schemas.webhook import (
 webhooks = Noun("webhooks", __name__, description="Be told when batches end: receivers, secrets, deliveries.")
 
 _MOST_ENDPOINTS = 50
-"""Each that listens is one more request for every batch."""
+"""Of a team; each that listens is one more request for every batch."""
 
 
 @webhooks.post("/webhooks")
@@ -51,12 +52,15 @@ _MOST_ENDPOINTS = 50
 def post_webhook() -> Response:
     """Register a receiver; the answer holds its secret, which is never shown again."""
     given, secret = load(NewWebhookSchema(), read_json(resources().settings)), new_secret()
+    team = caller().team
     with resources().engine.begin() as conn:
-        if len(list_endpoints(conn, limit=_MOST_ENDPOINTS)) == _MOST_ENDPOINTS:
+        if len(list_endpoints(conn, team=team, limit=_MOST_ENDPOINTS)) == _MOST_ENDPOINTS:
             raise Unprocessable(
                 f"There are {_MOST_ENDPOINTS} webhooks already, which is the most; delete one first.", code="too_many_webhooks"
             )
-        made = add_endpoint(conn, given["url"], events=given["events"], description=given["description"], secret=secret)
+        made = add_endpoint(
+            conn, given["url"], team=team, events=given["events"], description=given["description"], secret=secret
+        )
     answer = jsonify({**webhook_answer(made), "secret": secret})
     answer.status_code = 201
     answer.headers["Location"] = webhook_path(made.endpoint_id)
@@ -70,7 +74,7 @@ def get_webhooks(query: dict[str, Any]) -> Response:
     """List the registered receivers, the newest first."""
     limit = query["limit"]
     with each_alone(resources().engine) as conn:
-        found = list_endpoints(conn, limit=limit + 1, before=after(query.get("cursor")))
+        found = list_endpoints(conn, team=caller().team, limit=limit + 1, before=after(query.get("cursor")))
     return page_of("webhooks", found, webhook_answer, lambda each: (each.created_at, each.endpoint_id), limit=limit)
 
 
@@ -80,7 +84,7 @@ def get_webhooks(query: dict[str, Any]) -> Response:
 def get_one_webhook(webhook_id: str) -> Response:
     """Describe a registered receiver."""
     with each_alone(resources().engine) as conn:
-        return jsonify(webhook_answer(get_endpoint(conn, webhook_id)))
+        return jsonify(webhook_answer(get_endpoint(conn, webhook_id, team=caller().team)))
 
 
 @webhooks.delete("/webhooks/<webhook_id>")
@@ -89,7 +93,7 @@ def get_one_webhook(webhook_id: str) -> Response:
 def delete_webhook(webhook_id: str) -> Response:
     """Tell a receiver nothing any more, and forget it with its deliveries."""
     with resources().engine.begin() as conn:
-        remove_endpoint(conn, webhook_id)
+        remove_endpoint(conn, webhook_id, team=caller().team)
     return Response(status=204)
 
 
@@ -101,7 +105,7 @@ def post_rotation(query: dict[str, Any], webhook_id: str) -> Response:
     """Give a receiver a new secret; the old one signs as well until the overlap is over."""
     secret = new_secret()
     with resources().engine.begin() as conn:
-        changed = rotate_secret(conn, webhook_id, secret=secret, overlap_s=query["overlap_seconds"])
+        changed = rotate_secret(conn, webhook_id, team=caller().team, secret=secret, overlap_s=query["overlap_seconds"])
     return jsonify({**webhook_answer(changed), "secret": secret})
 
 
@@ -111,7 +115,7 @@ def post_rotation(query: dict[str, Any], webhook_id: str) -> Response:
 def post_enable(webhook_id: str) -> Response:
     """Tell a receiver of batches again that was disabled because it answered 410 Gone."""
     with resources().engine.begin() as conn:
-        enabled: Endpoint = enable_endpoint(conn, webhook_id)
+        enabled: Endpoint = enable_endpoint(conn, webhook_id, team=caller().team)
     return jsonify(webhook_answer(enabled))
 
 
@@ -122,7 +126,7 @@ def post_enable(webhook_id: str) -> Response:
 def get_webhook_deliveries(query: dict[str, Any], webhook_id: str) -> Response:
     """List what was sent to a registered receiver, the newest first."""
     with each_alone(resources().engine) as conn:
-        get_endpoint(conn, webhook_id)
+        get_endpoint(conn, webhook_id, team=caller().team)
         return _page(query, deliveries_of_endpoint(conn, webhook_id, **_bounds(query)))
 
 
@@ -142,7 +146,7 @@ def get_batch_deliveries(query: dict[str, Any], batch_id: str) -> Response:
 def get_one_delivery(delivery_id: str) -> Response:
     """Say how a delivery stands."""
     with each_alone(resources().engine) as conn:
-        return jsonify(delivery_answer(get_delivery(conn, delivery_id)))
+        return jsonify(delivery_answer(get_delivery(conn, delivery_id, team=caller().team)))
 
 
 @webhooks.post("/webhook-deliveries/<delivery_id>/redeliver")
@@ -151,14 +155,19 @@ def get_one_delivery(delivery_id: str) -> Response:
 def post_redelivery(delivery_id: str) -> Response:
     """Send a delivery again, whatever came of it, with the same event id and as many attempts as a new one."""
     with resources().engine.begin() as conn:
-        answer = jsonify(delivery_answer(send_anew(conn, delivery_id)))
+        answer = jsonify(delivery_answer(send_anew(conn, delivery_id, team=caller().team)))
     answer.status_code = 202
     return answer
 
 
 def _bounds(query: dict[str, Any]) -> dict[str, Any]:
-    """One more than is asked for, to see whether there is a next page."""
-    return {"state": query.get("status"), "limit": query["limit"] + 1, "before": after(query.get("cursor"))}
+    """The team's, and one more than is asked for, to see whether there is a next page."""
+    return {
+        "team": caller().team,
+        "state": query.get("status"),
+        "limit": query["limit"] + 1,
+        "before": after(query.get("cursor")),
+    }
 
 
 def _page(query: dict[str, Any], found: Sequence[Delivery]) -> Response:

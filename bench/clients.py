@@ -12,11 +12,12 @@ from typing import Any, Final
 from urllib.parse import urlsplit
 
 from bench.ground import CUSTOMERS_SEED
+from bench.key import KEY_HEADER
 from datasets.synthetic import generate
 from scoring.features import COLUMNS
 
 _PATH: Final = "/api/v1/predictions"
-_HEADERS: Final = {"Content-Type": "application/json"}
+_HEADERS: Final = {"Content-Type": "application/json", **KEY_HEADER}
 _TIMEOUT_S: Final = 60.0
 
 _CUSTOMERS: Final = 1_000

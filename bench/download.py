@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bench.ground import Ground
+from bench.key import KEY_HEADER
 from bench.measure import Findings, Samples, Section, Target, in_turn, medians, table_of, tell
 from bench.memory import peak_memory
 from bench.reference import EVERYONE
@@ -62,7 +63,7 @@ def _download(ground: Ground, batch_id: str, form: str, n: int, first_bytes: Sam
     connection = HTTPConnection(urlsplit(ground.stack.api_url).netloc, timeout=_TIMEOUT_S)
     try:
         began = time.perf_counter()
-        connection.request("GET", f"/api/v1/batches/{batch_id}/results?format={form}")
+        connection.request("GET", f"/api/v1/batches/{batch_id}/results?format={form}", headers=KEY_HEADER)
         answer = connection.getresponse()
         length = len(answer.read(1))
         first_bytes[form].append((time.perf_counter() - began) * 1e3)

@@ -12,6 +12,7 @@ from typing import Any, Final
 import httpx
 from sqlalchemy import Engine, text
 
+from bench.key import KEY_HEADER, RUN_KEY
 from bench.measure import tell
 from bench.model import VERSION, activate, build_bundle
 from datasets.synthetic import slices
@@ -143,8 +144,10 @@ def prepared_ground() -> Iterator[Ground]:
         engine = make_engine(url, application_name="bench", statement_timeout_s=_STATEMENT_TIMEOUT_S)
         activate(engine, bundle)
         with (
-            running_stack(folder, database_url=url, redis_url=valkey.url(), models=folder / "models") as stack,
-            httpx.Client(base_url=f"{stack.api_url}/api/v1", timeout=_STATEMENT_TIMEOUT_S, trust_env=False) as client,
+            running_stack(folder, database_url=url, redis_url=valkey.url(), models=folder / "models", api_key=RUN_KEY) as stack,
+            httpx.Client(
+                base_url=f"{stack.api_url}/api/v1", timeout=_STATEMENT_TIMEOUT_S, trust_env=False, headers=KEY_HEADER
+            ) as client,
         ):
             yield Ground(postgres, url, folder / "models" / VERSION, engine, stack, client, folder)
         engine.dispose()

@@ -10,6 +10,7 @@ from typing import Final
 from urllib.parse import urlsplit
 
 from bench.ground import Ground, ended_at
+from bench.key import KEY_HEADER
 from bench.measure import Findings, Section, Target, in_turn, medians, table_of, tell
 from bench.memory import cpu_seconds
 from bench.reference import EVERYONE, score_everyone
@@ -99,7 +100,7 @@ def _poll(url: str, path: str, ended: threading.Event) -> None:
 
 
 def _ask(connection: HTTPConnection, path: str) -> None:
-    connection.request("GET", path)
+    connection.request("GET", path, headers=KEY_HEADER)
     answer = connection.getresponse()
     content = answer.read()
     if answer.status != 200:

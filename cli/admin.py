@@ -14,6 +14,11 @@ if TYPE_CHECKING:
 
     from settings import Settings
 
+url_option = click.option(
+    "--database-url", "given_url", envvar="DATABASE_URL", metavar="URL", help="DATABASE_URL, or else that of the settings."
+)
+"""For commands that need no other setting."""
+
 _SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg2://")
 
 

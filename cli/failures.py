@@ -15,7 +15,7 @@ from scoring.errors import ChurnError, DataError, Transient
 _HINTS: dict[type[Exception], str] = {
     Unreachable: "Is the API running there? `make up` starts one on this machine; --api-url or CHURN_API_URL names another.",
     UnexpectedAnswer: "Check --api-url or CHURN_API_URL.",
-    Unauthorised: "Put your key into the environment variable CHURN_API_KEY.",
+    Unauthorised: "Put your key into the environment variable CHURN_API_KEY; `churn keys create` makes one.",
     Transient: "Is Postgres running? `make up` starts one on this machine; DATABASE_URL names another.",
 }
 

@@ -14,6 +14,7 @@ from cli.data import generate, import_telco
 from cli.doctor import doctor
 from cli.exits import HELP, Exit
 from cli.failures import EXPECTED, report, report_bug
+from cli.keys import keys
 from cli.migrate import migrate
 from cli.models import models
 from cli.output import say
@@ -37,6 +38,7 @@ COMMANDS: tuple[click.Command, ...] = (
     retry,
     reconcile,
     webhooks,
+    keys,
     health,
     train,
     models,

@@ -4,14 +4,10 @@ from __future__ import annotations
 
 import click
 
-from cli.admin import database_url
+from cli.admin import database_url, url_option
 from cli.exits import Exit
 from cli.output import write_fields, write_json
 from cli.session import LocalCommand, Session, pass_session
-
-_url_option = click.option(
-    "--database-url", "given_url", envvar="DATABASE_URL", metavar="URL", help="DATABASE_URL, or else that of the settings."
-)
 
 
 @click.group()
@@ -20,7 +16,7 @@ def migrate() -> None:
 
 
 @migrate.command(cls=LocalCommand)
-@_url_option
+@url_option
 @click.argument("revision", default="head")
 @pass_session
 def up(session: Session, *, given_url: str | None, revision: str) -> Exit:
@@ -34,7 +30,7 @@ def up(session: Session, *, given_url: str | None, revision: str) -> Exit:
 
 
 @migrate.command(cls=LocalCommand)
-@_url_option
+@url_option
 @click.argument("revision")
 @click.option("--yes", is_flag=True, help="Do not ask.")
 @pass_session
@@ -51,7 +47,7 @@ def down(session: Session, *, given_url: str | None, revision: str, yes: bool) -
 
 
 @migrate.command(cls=LocalCommand)
-@_url_option
+@url_option
 @pass_session
 def status(session: Session, *, given_url: str | None) -> Exit:
     """Show the database's revision and the one that this version needs; exit code 1 if they differ."""

@@ -36,7 +36,7 @@ class ChurnClient:
     api_url : str
         Where the API listens, with or without ``/api/v1``.
     api_key : str, optional
-        Sent as X-API-Key.
+        A key, or a token of an identity provider that the installation trusts; sent as Authorization: Bearer.
     **transport
         `timeout_s`, `retry` (a RetryPolicy), `on_retry`, `sleep` and `transport` (an httpx transport, for tests).
 

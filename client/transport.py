@@ -182,7 +182,8 @@ def _headers(api_key: str | None) -> dict[str, str]:
     if api_key:
         if not (api_key.isascii() and api_key.isprintable()):
             raise ValueError("The API key holds characters that no key has; was it copied with a line break?")
-        headers["X-API-Key"] = api_key
+        # Not as X-API-Key, which an installation may call otherwise; and a token goes here too.
+        headers["Authorization"] = f"Bearer {api_key}"
     return headers
 
 

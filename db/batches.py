@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Final
@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from db.engine import Prepared, to_json
 from db.errors import Conflict, NotFound
+from schemas.scopes import DEFAULT_TEAM
 from schemas.states import FINAL, BatchStatus, OnError, Priority, Source
 
 BATCH_ID_BASE: Final = 1 << 62
@@ -52,7 +53,7 @@ class NewBatch:
     parent_batch_id: str | None = None
     request_id: str | None = None
     expires_in_s: float | None = None
-    team: str = "default"
+    team: str = DEFAULT_TEAM
     callback_url: str | None = None
 
 
@@ -124,20 +125,26 @@ _SUBMIT = text("""
 
 # Asked at every poll, so prepared.
 _GET: Final = Prepared("get_batch", {"batch_id": "text"}, f"SELECT {_COLUMNS} FROM batch_jobs WHERE batch_id = $1")
+_GET_OWN: Final = Prepared(
+    "get_own_batch",
+    {"batch_id": "text", "team": "text"},
+    f"SELECT {_COLUMNS} FROM batch_jobs WHERE batch_id = $1 AND team = $2",
+)
 
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM batch_jobs
-     WHERE (CAST(:status AS text) IS NULL OR status = :status)
+     WHERE team = :team
+       AND (CAST(:status AS text) IS NULL OR status = :status)
        AND (CAST(:priority AS text) IS NULL OR priority = :priority)
        AND (CAST(:before AS timestamptz) IS NULL OR (submitted_at, batch_id) < (:before, :before_id))
      ORDER BY submitted_at DESC, batch_id DESC
      LIMIT :limit
 """)
 
-# The customers of open batches that the dispatcher would serve first: higher priorities, then older ones.
+# Open batches of the same team that the dispatcher would serve first: higher priorities, then older ones. Others' take turns.
 _AHEAD = text("""
     SELECT count(*) FROM batch_jobs b, batch_jobs mine
-     WHERE mine.batch_id = :batch_id AND b.batch_id <> mine.batch_id
+     WHERE mine.batch_id = :batch_id AND b.batch_id <> mine.batch_id AND b.team = mine.team
        AND b.status IN ('queued', 'validating', 'processing')
        AND (array_position(:order, b.priority), b.submitted_at) < (array_position(:order, mine.priority), mine.submitted_at)
 """)
@@ -187,35 +194,45 @@ def submit_batch(conn: Connection, new: NewBatch) -> int:
     ).one_or_none()
     if row is None:
         raise Conflict(
-            f"batch {new.batch_id!r} exists already; choose another batch_id, or leave it out to be given one",
+            # Of whichever team: this says no more of another's batch than that there is one.
+            f"the batch_id {new.batch_id!r} is taken; choose another, or leave it out to be given one",
             code="batch_exists",
         )
     return int(row.batch_no)
 
 
 def get_batch(conn: Connection, batch_id: str) -> Batch:
-    """Read one batch.
+    """Read one batch, whoever's it is: for workers and operators. Whoever asks over HTTP has `get_own_batch`.
 
     Raises
     ------
     NotFound
         There is none of that id.
     """
-    found = _GET.rows(conn, batch_id=batch_id)
-    if not found:
-        raise NotFound(f"there is no batch {batch_id!r}", code="batch_not_found")
-    return _batch(zip(_NAMES, found[0], strict=True))
+    return _found(_GET.rows(conn, batch_id=batch_id), batch_id)
+
+
+def get_own_batch(conn: Connection, batch_id: str, *, team: str) -> Batch:
+    """Read one batch of a team.
+
+    Raises
+    ------
+    NotFound
+        The team has none of that id; whether another has is not told.
+    """
+    return _found(_GET_OWN.rows(conn, batch_id=batch_id, team=team), batch_id)
 
 
 def list_batches(
     conn: Connection,
     *,
+    team: str,
     status: BatchStatus | None = None,
     priority: Priority | None = None,
     limit: int = 50,
     before: tuple[datetime, str] | None = None,
 ) -> list[Batch]:
-    """Read batches, the newest first.
+    """Read a team's batches, the newest first.
 
     Parameters
     ----------
@@ -223,12 +240,13 @@ def list_batches(
         The last batch of the page before this one.
     """
     submitted_at, batch_id = before or (None, None)
-    page = {"status": status, "priority": priority, "limit": limit, "before": submitted_at, "before_id": batch_id}
+    page: dict[str, object] = {"team": team, "status": status, "priority": priority, "limit": limit}
+    page |= {"before": submitted_at, "before_id": batch_id}
     return [_batch(zip(row._fields, row, strict=True)) for row in conn.execute(_LIST, page)]
 
 
 def batches_ahead(conn: Connection, batch_id: str) -> int:
-    """How many open batches the dispatcher prefers to this one."""
+    """How many open batches of its team the dispatcher prefers to this one."""
     return int(conn.execute(_AHEAD, {"batch_id": batch_id, "order": [str(p) for p in Priority]}).scalar_one())
 
 
@@ -272,6 +290,12 @@ def reconcile(conn: Connection, batch_id: str) -> Reconciliation:
         counters_agree=(completed, failed, cancelled)
         == (batch.completed_customers, batch.failed_customers, batch.cancelled_customers),
     )
+
+
+def _found(rows: Sequence[tuple[Any, ...]], batch_id: str) -> Batch:
+    if not rows:
+        raise NotFound(f"there is no batch {batch_id!r}", code="batch_not_found")
+    return _batch(zip(_NAMES, rows[0], strict=True))
 
 
 def _batch(row: Iterable[tuple[str, Any]]) -> Batch:

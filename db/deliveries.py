@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from sqlalchemy import Connection, Row, text
 
-from db.batches import get_batch
+from db.batches import get_own_batch
 from db.errors import Conflict, FenceLost, NotFound
 from schemas.states import BatchStatus, DeliveryState, WebhookEvent
 
@@ -122,11 +122,12 @@ _RESCUE = text("""
       FROM lapsed WHERE d.delivery_id = lapsed.delivery_id
 """)
 
-_FROM: Final = "FROM webhook_deliveries d JOIN outbox o USING (event_id)"
-_GET = text(f"SELECT {_COLUMNS} {_FROM} WHERE d.delivery_id = :delivery_id")
+# A delivery is whose the batch is, and so is the endpoint that it goes to.
+_FROM: Final = "FROM webhook_deliveries d JOIN outbox o USING (event_id) JOIN batch_jobs b USING (batch_id)"
+_GET = text(f"SELECT {_COLUMNS} {_FROM} WHERE d.delivery_id = :delivery_id AND b.team = :team")
 _PAGE: Final = f"""
     SELECT {_COLUMNS} {_FROM}
-     WHERE %s AND (CAST(:state AS text) IS NULL OR d.state = :state)
+     WHERE %s AND b.team = :team AND (CAST(:state AS text) IS NULL OR d.state = :state)
        AND (CAST(:before AS timestamptz) IS NULL OR (d.created_at, d.delivery_id) < (:before, :before_id))
      ORDER BY d.created_at DESC, d.delivery_id DESC
      LIMIT :limit
@@ -214,14 +215,14 @@ def rescue_deliveries(conn: Connection, *, attempts: int, backoff_s: float, limi
     return conn.execute(_RESCUE, {"attempts": attempts, "backoff_s": backoff_s, "limit": limit}).rowcount
 
 
-def get_delivery(conn: Connection, delivery_id: str) -> Delivery:
-    """Read one delivery.
+def get_delivery(conn: Connection, delivery_id: str, *, team: str) -> Delivery:
+    """Read one delivery of a team.
 
     Raises
     ------
     NotFound
     """
-    row = conn.execute(_GET, {"delivery_id": delivery_id}).one_or_none()
+    row = conn.execute(_GET, {"delivery_id": delivery_id, "team": team}).one_or_none()
     if row is None:
         raise NotFound(f"there is no webhook delivery {delivery_id!r}", code="delivery_not_found")
     return _delivery(row)
@@ -231,18 +232,20 @@ def deliveries_of_endpoint(
     conn: Connection,
     endpoint_id: str,
     *,
+    team: str,
     state: DeliveryState | None = None,
     limit: int = 50,
     before: tuple[datetime, str] | None = None,
 ) -> list[Delivery]:
     """Read an endpoint's deliveries, the newest first; `before` is the last of the page before: its created_at and id."""
-    return _page(conn.execute(_LIST_OF_ENDPOINT, _bounds(endpoint_id, state, limit, before)).all())
+    return _page(conn.execute(_LIST_OF_ENDPOINT, _bounds(endpoint_id, team, state, limit, before)).all())
 
 
 def deliveries_of_batch(
     conn: Connection,
     batch_id: str,
     *,
+    team: str,
     state: DeliveryState | None = None,
     limit: int = 50,
     before: tuple[datetime, str] | None = None,
@@ -252,14 +255,14 @@ def deliveries_of_batch(
     Raises
     ------
     NotFound
-        There is no such batch.
+        The team has no such batch.
     """
-    get_batch(conn, batch_id)
-    return _page(conn.execute(_LIST_OF_BATCH, _bounds(batch_id, state, limit, before)).all())
+    get_own_batch(conn, batch_id, team=team)
+    return _page(conn.execute(_LIST_OF_BATCH, _bounds(batch_id, team, state, limit, before)).all())
 
 
-def send_anew(conn: Connection, delivery_id: str) -> Delivery:
-    """Have a delivery made again, whatever came of it so far, with as many attempts as a new one; now, if it waits.
+def send_anew(conn: Connection, delivery_id: str, *, team: str) -> Delivery:
+    """Have a team's delivery made again, whatever came of it so far, with as many attempts as a new one; now, if it waits.
 
     One that is being sent at this moment is left alone.
 
@@ -269,15 +272,18 @@ def send_anew(conn: Connection, delivery_id: str) -> Delivery:
     Conflict
         Its endpoint is disabled.
     """
+    get_delivery(conn, delivery_id, team=team)
     if conn.execute(_IS_DISABLED, {"delivery_id": delivery_id}).scalar_one():
         raise Conflict("the webhook is disabled; enable it first", code="webhook_disabled")
     conn.execute(_SEND_ANEW, {"delivery_id": delivery_id})
-    return get_delivery(conn, delivery_id)
+    return get_delivery(conn, delivery_id, team=team)
 
 
-def _bounds(whose: str, state: DeliveryState | None, limit: int, before: tuple[datetime, str] | None) -> dict[str, object]:
+def _bounds(
+    whose: str, team: str, state: DeliveryState | None, limit: int, before: tuple[datetime, str] | None
+) -> dict[str, object]:
     created_at, delivery_id = before or (None, None)
-    return {"whose": whose, "state": state, "limit": limit, "before": created_at, "before_id": delivery_id}
+    return {"whose": whose, "team": team, "state": state, "limit": limit, "before": created_at, "before_id": delivery_id}
 
 
 def _page(rows: Any) -> list[Delivery]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, BinaryIO, Final
 
@@ -13,6 +13,7 @@ from sqlalchemy import Connection, Row, text
 from db.batches import BATCH_ID_BASE, ROWS_A_BATCH, Batch
 from db.engine import Prepared, copy_in, copy_out
 from db.errors import NotFound
+from db.teams import is_single_of
 
 STORED_COLUMNS: Final = (
     "id",
@@ -84,11 +85,13 @@ _WRITTEN: Final = f"""
 # By the code of the first character: to cut the character off cost more than to compare it.
 _FORMULAS: Final = [ord(character) for character in "=+-@\t\r"]
 
+# Of all teams, for they share the customers; but what another's batch is called is its own.
 _OF_CUSTOMER = text("""
-    SELECT * FROM prediction_history
-     WHERE customer_id = :customer_id
-       AND (CAST(:before AS timestamptz) IS NULL OR (predicted_at, id) < (:before, :before_id))
-     ORDER BY predicted_at DESC, id DESC
+    SELECT h.*, b.batch_id AS own_batch_id, CASE WHEN b.batch_id IS NOT NULL THEN h.row_number END AS own_row_number
+      FROM prediction_history h LEFT JOIN batch_jobs b ON b.batch_id = h.batch_id AND b.team = :team
+     WHERE h.customer_id = :customer_id
+       AND (CAST(:before AS timestamptz) IS NULL OR (h.predicted_at, h.id) < (:before, :before_id))
+     ORDER BY h.predicted_at DESC, h.id DESC
      LIMIT :limit
 """)
 
@@ -115,10 +118,16 @@ class StoredPrediction:
     attempt: int
 
 
+# Whose a single one is, its id says; a batch's is whose the batch is.
 _GET: Final = Prepared(
     "get_predictions",
-    {"ids": "bigint[]"},
-    f"SELECT {', '.join(StoredPrediction.__slots__)} FROM prediction_history WHERE id = ANY($1)",
+    {"ids": "bigint[]", "team": "text"},
+    f"""
+    SELECT {", ".join(StoredPrediction.__slots__)} FROM prediction_history h
+     WHERE id = ANY($1)
+       AND CASE WHEN id < {BATCH_ID_BASE} THEN {is_single_of("$2")}
+                ELSE EXISTS (SELECT FROM batch_jobs b WHERE b.batch_id = h.batch_id AND b.team = $2) END
+    """,
 )
 
 
@@ -165,32 +174,43 @@ def most_at_risk(conn: Connection, batch: Batch, *, limit: int) -> list[StoredPr
     return [_stored(row) for row in conn.execute(_TOP, {"first_id": base, "end_id": base + ROWS_A_BATCH, "limit": limit})]
 
 
-def get_predictions(conn: Connection, ids: Sequence[int]) -> dict[int, StoredPrediction]:
-    """Read predictions by id; a single one that is still waiting is left out (see db.requests)."""
-    return {row[0]: StoredPrediction(*row) for row in _GET.rows(conn, ids=list(ids))}
+def get_predictions(conn: Connection, ids: Sequence[int], *, team: str) -> dict[int, StoredPrediction]:
+    """Read a team's predictions by id; a single one that is still waiting is left out (see db.requests)."""
+    return {row[0]: StoredPrediction(*row) for row in _GET.rows(conn, ids=list(ids), team=team)}
 
 
-def get_prediction(conn: Connection, prediction_id: int) -> StoredPrediction:
-    """Read one prediction.
+def get_prediction(conn: Connection, prediction_id: int, *, team: str) -> StoredPrediction:
+    """Read one prediction of a team.
 
     Raises
     ------
     NotFound
-        None of that id is stored; a single one may still be waiting.
+        It has none of that id that is stored; a single one may still be waiting.
     """
-    found = get_predictions(conn, [prediction_id])
+    found = get_predictions(conn, [prediction_id], team=team)
     if not found:
         raise NotFound(f"there is no prediction {str(prediction_id)!r}", code="prediction_not_found")
     return found[prediction_id]
 
 
 def customer_predictions(
-    conn: Connection, customer_id: str, *, limit: int = 50, before: tuple[datetime, int] | None = None
+    conn: Connection, customer_id: str, *, team: str, limit: int = 50, before: tuple[datetime, int] | None = None
 ) -> list[StoredPrediction]:
-    """Read a customer's predictions, the newest first; `before` is the last one of the page before."""
+    """Read a customer's whole history, the newest first.
+
+    Parameters
+    ----------
+    team : str
+        Who reads it: predictions of other teams' batches come without batch and row.
+    before : (predicted_at, id), optional
+        The last one of the page before.
+    """
     predicted_at, prediction_id = before or (None, None)
-    page = {"customer_id": customer_id, "limit": limit, "before": predicted_at, "before_id": prediction_id}
-    return [_stored(row) for row in conn.execute(_OF_CUSTOMER, page)]
+    page = {"customer_id": customer_id, "limit": limit, "before": predicted_at, "before_id": prediction_id, "team": team}
+    return [
+        replace(_stored(row), batch_id=row.own_batch_id, row_number=row.own_row_number)
+        for row in conn.execute(_OF_CUSTOMER, page)
+    ]
 
 
 def is_batch_prediction(prediction_id: int) -> bool:

@@ -11,6 +11,7 @@ from sqlalchemy import Connection, text
 
 from db.customers import DELETION_LOCK, put_customers
 from db.engine import NO_WAIT_FOR_DISK, Prepared, to_json
+from db.teams import is_single_of, new_single_id
 from schemas.states import RequestState
 from scoring.features import COLUMNS
 
@@ -90,9 +91,9 @@ class ScoredRequest:
 
 
 # One statement for many: what each needs is looked up beside the insert, so that one client's mistake fails no other's request.
-_CREATE_SQL: Final = """
+_CREATE_SQL: Final = f"""
     WITH asked AS (
-        SELECT a.place, nextval('single_prediction_ids') AS id, a.customer_id, a.customer, a.request_id,
+        SELECT a.place, {new_single_id("$2")} AS id, a.customer_id, a.customer, a.request_id,
                CASE WHEN a.model_version IS NULL THEN (SELECT version FROM models WHERE state = 'champion')
                     ELSE (SELECT version FROM models WHERE version = a.model_version) END AS model_version,
                a.customer IS NOT NULL OR EXISTS (SELECT FROM customers c WHERE c.customer_id = a.customer_id) AS is_known
@@ -104,14 +105,16 @@ _CREATE_SQL: Final = """
           FROM asked WHERE is_known AND model_version IS NOT NULL)
     SELECT id, model_version, is_known FROM asked ORDER BY place"""
 # Lost in a crash of Postgres, what such a commit wrote is as if it had not happened yet: nobody has been told of it.
-_CREATE: Final = Prepared("create_requests", {"asked": "jsonb"}, _CREATE_SQL, before=NO_WAIT_FOR_DISK)
-_CREATE_DURABLY: Final = Prepared("create_requests_durably", {"asked": "jsonb"}, _CREATE_SQL)
+_ASKED: Final = {"asked": "jsonb", "team": "text"}
+_CREATE: Final = Prepared("create_requests", _ASKED, _CREATE_SQL, before=NO_WAIT_FOR_DISK)
+_CREATE_DURABLY: Final = Prepared("create_requests_durably", _ASKED, _CREATE_SQL)
 
 # A request is written again, changing nothing, only to have a commit that waits for the disk.
 _MAKE_DURABLE = text("UPDATE prediction_requests SET published_at = published_at WHERE id = :id")
 
-_GET = text("""
-    SELECT id, customer_id, state, model_version, error_code, error_detail, submitted_at FROM prediction_requests WHERE id = :id
+_GET = text(f"""
+    SELECT id, customer_id, state, model_version, error_code, error_detail, submitted_at
+      FROM prediction_requests WHERE id = :id AND {is_single_of(":team")}
 """)
 
 _CLAIM: Final = Prepared(
@@ -177,8 +180,8 @@ _RELEASE = text("""
 """)
 
 
-def create_requests(conn: Connection, asked: Sequence[NewRequest], *, durable: bool) -> list[Created]:
-    """Write requests, marked as published: send the hints after the commit.
+def create_requests(conn: Connection, asked: Sequence[NewRequest], *, team: str, durable: bool) -> list[Created]:
+    """Write requests of a team, marked as published: send the hints after the commit.
 
     Parameters
     ----------
@@ -202,7 +205,7 @@ def create_requests(conn: Connection, asked: Sequence[NewRequest], *, durable: b
         for place, new in enumerate(asked)
     ]
     create = _CREATE_DURABLY if durable else _CREATE
-    return [Created(*row) for row in create.rows(conn, asked=to_json(rows))]
+    return [Created(*row) for row in create.rows(conn, asked=to_json(rows), team=team)]
 
 
 def make_durable(conn: Connection, request_id: int) -> None:
@@ -210,9 +213,9 @@ def make_durable(conn: Connection, request_id: int) -> None:
     conn.execute(_MAKE_DURABLE, {"id": request_id})
 
 
-def get_request(conn: Connection, request_id: int) -> PredictionRequest | None:
-    """Read a waiting or failed request; None where it was never made, or is done and lies in prediction_history."""
-    row = conn.execute(_GET, {"id": request_id}).one_or_none()
+def get_request(conn: Connection, request_id: int, *, team: str) -> PredictionRequest | None:
+    """Read a team's waiting or failed request; None where it never made it, or it is done and lies in prediction_history."""
+    row = conn.execute(_GET, {"id": request_id, "team": team}).one_or_none()
     if row is None:
         return None
     state = RequestState(row.state)

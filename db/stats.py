@@ -7,14 +7,19 @@ from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
 
-_TODAY = text("""
+from db.teams import is_single_of
+
+_TODAY = text(f"""
     SELECT risk_category::text AS risk, count(*) AS n FROM prediction_history
-     WHERE predicted_at >= date_trunc('day', now(), 'UTC') GROUP BY 1
+     WHERE predicted_at >= date_trunc('day', now(), 'UTC')
+       AND CASE WHEN batch_id IS NULL THEN {is_single_of(":team")}
+                ELSE batch_id IN (SELECT batch_id FROM batch_jobs WHERE team = :team) END
+     GROUP BY 1
 """)
-_BATCHES = text("SELECT status, count(*) AS n FROM batch_jobs GROUP BY status")
+_BATCHES = text("SELECT status, count(*) AS n FROM batch_jobs WHERE team = :team GROUP BY status")
 _LATENCY = text("""
     SELECT avg(extract(epoch FROM completed_at - submitted_at)) FROM batch_jobs
-     WHERE completed_at >= date_trunc('day', now(), 'UTC') AND status IN ('completed', 'partial')
+     WHERE team = :team AND completed_at >= date_trunc('day', now(), 'UTC') AND status IN ('completed', 'partial')
 """)
 # Batches of some size only: what a small one takes is mostly waiting.
 _PACE = text("""
@@ -27,9 +32,12 @@ _DEPTH = text("""
     SELECT b.priority, count(*) AS n,
            extract(epoch FROM clock_timestamp() - min(b.submitted_at)) AS oldest_s
       FROM chunks c JOIN batch_jobs b USING (batch_id)
-     WHERE c.state IN ('pending', 'running') GROUP BY b.priority
+     WHERE c.state IN ('pending', 'running') AND (CAST(:team AS text) IS NULL OR b.team = :team) GROUP BY b.priority
 """)
-_WAITING = text("SELECT count(*) FROM prediction_requests WHERE state IN ('pending', 'running')")
+_WAITING = text(f"""
+    SELECT count(*) FROM prediction_requests
+     WHERE state IN ('pending', 'running') AND (CAST(:team AS text) IS NULL OR {is_single_of(":team")})
+""")
 _WEBHOOKS = text("""
     SELECT (SELECT count(*) FROM outbox WHERE handed_out_at IS NULL)
          + (SELECT count(*) FROM webhook_deliveries WHERE state = 'pending')
@@ -59,7 +67,7 @@ class Backlog:
     waiting_requests : int
         Single predictions not scored yet.
     waiting_webhooks : int
-        Webhooks that have not arrived and are not given up.
+        Webhooks that have not arrived and are not given up; always of all teams.
     """
 
     chunks_by_priority: Mapping[str, int]
@@ -68,21 +76,22 @@ class Backlog:
     waiting_webhooks: int
 
 
-def today(conn: Connection) -> Today:
-    """Count today's predictions and all batches."""
-    mean = conn.execute(_LATENCY).scalar_one()
+def today(conn: Connection, *, team: str) -> Today:
+    """Count a team's predictions of today and all its batches."""
+    mine = {"team": team}
+    mean = conn.execute(_LATENCY, mine).scalar_one()
     return Today(
-        {row.risk: row.n for row in conn.execute(_TODAY)},
-        {row.status: row.n for row in conn.execute(_BATCHES)},
+        {row.risk: row.n for row in conn.execute(_TODAY, mine)},
+        {row.status: row.n for row in conn.execute(_BATCHES, mine)},
         None if mean is None else float(mean),
     )
 
 
-def backlog(conn: Connection) -> Backlog:
-    """Read the unfinished work; short and indexed, for every scrape."""
-    rows = conn.execute(_DEPTH).all()
+def backlog(conn: Connection, *, team: str | None) -> Backlog:
+    """Read the unfinished work, of a team or with None of all; short and indexed, for every scrape."""
+    rows = conn.execute(_DEPTH, {"team": team}).all()
     oldest_s = max((float(row.oldest_s) for row in rows), default=0.0)
-    requests, webhooks = (int(conn.execute(question).scalar_one()) for question in (_WAITING, _WEBHOOKS))
+    requests, webhooks = (int(conn.execute(question, {"team": team}).scalar_one()) for question in (_WAITING, _WEBHOOKS))
     return Backlog({row.priority: row.n for row in rows}, oldest_s, requests, webhooks)
 
 

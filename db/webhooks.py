@@ -48,25 +48,27 @@ _COLUMNS: Final = """
 """
 
 _ADD = text(f"""
-    INSERT INTO webhook_endpoints (url, events, description, secret) VALUES (:url, :events, :description, :secret)
+    INSERT INTO webhook_endpoints (team, url, events, description, secret)
+    VALUES (:team, :url, :events, :description, :secret)
     RETURNING {_COLUMNS}
 """)
-_GET = text(f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE endpoint_id = :endpoint_id")
+_GET = text(f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE endpoint_id = :endpoint_id AND team = :team")
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM webhook_endpoints
-     WHERE CAST(:before AS timestamptz) IS NULL OR (created_at, endpoint_id) < (:before, :before_id)
+     WHERE team = :team AND (CAST(:before AS timestamptz) IS NULL OR (created_at, endpoint_id) < (:before, :before_id))
      ORDER BY created_at DESC, endpoint_id DESC
      LIMIT :limit
 """)
-_REMOVE = text("DELETE FROM webhook_endpoints WHERE endpoint_id = :endpoint_id")
+_REMOVE = text("DELETE FROM webhook_endpoints WHERE endpoint_id = :endpoint_id AND team = :team")
 _ROTATE = text(f"""
     UPDATE webhook_endpoints
        SET secret = :secret, previous_secret = secret, previous_until = clock_timestamp() + make_interval(secs => :overlap_s)
-     WHERE endpoint_id = :endpoint_id
+     WHERE endpoint_id = :endpoint_id AND team = :team
     RETURNING {_COLUMNS}
 """)
 _ENABLE = text(f"""
-    UPDATE webhook_endpoints SET disabled_at = NULL, disabled_reason = NULL WHERE endpoint_id = :endpoint_id
+    UPDATE webhook_endpoints SET disabled_at = NULL, disabled_reason = NULL
+     WHERE endpoint_id = :endpoint_id AND team = :team
     RETURNING {_COLUMNS}
 """)
 _DISABLE = text("""
@@ -82,12 +84,13 @@ _HAND_OUT = text("""
          WHERE handed_out_at IS NULL ORDER BY occurred_at LIMIT :limit
            FOR UPDATE SKIP LOCKED),
     listening AS (
-        SELECT endpoint_id, url, events FROM webhook_endpoints
+        SELECT endpoint_id, team, url, events FROM webhook_endpoints
          WHERE disabled_at IS NULL AND EXISTS (SELECT FROM waiting)
            FOR KEY SHARE),
     made AS (
         INSERT INTO webhook_deliveries (event_id, endpoint_id, url)
-        SELECT w.event_id, l.endpoint_id, l.url FROM waiting w JOIN listening l ON w.event = ANY (l.events)
+        SELECT w.event_id, l.endpoint_id, l.url
+          FROM waiting w JOIN batch_jobs b USING (batch_id) JOIN listening l ON l.team = b.team AND w.event = ANY (l.events)
          UNION ALL
         SELECT w.event_id, NULL, b.callback_url FROM waiting w JOIN batch_jobs b USING (batch_id)
          WHERE b.callback_url IS NOT NULL
@@ -97,60 +100,74 @@ _HAND_OUT = text("""
 
 
 def add_endpoint(
-    conn: Connection, url: str, *, events: Iterable[WebhookEvent] = tuple(WebhookEvent), description: str = "", secret: str
+    conn: Connection,
+    url: str,
+    *,
+    team: str,
+    events: Iterable[WebhookEvent] = tuple(WebhookEvent),
+    description: str = "",
+    secret: str,
 ) -> Endpoint:
-    """Register a receiver; it is told of the batches that end from now on."""
-    values = {"url": url, "events": [str(event) for event in events], "description": description, "secret": secret}
+    """Register a team's receiver; it is told of the team's batches that end from now on."""
+    values = {
+        "team": team,
+        "url": url,
+        "events": [str(event) for event in events],
+        "description": description,
+        "secret": secret,
+    }
     return _endpoint(conn.execute(_ADD, values).one())
 
 
-def get_endpoint(conn: Connection, endpoint_id: str) -> Endpoint:
-    """Read one endpoint.
+def get_endpoint(conn: Connection, endpoint_id: str, *, team: str) -> Endpoint:
+    """Read one endpoint of a team.
 
     Raises
     ------
     NotFound
     """
-    return _found(conn.execute(_GET, {"endpoint_id": endpoint_id}).one_or_none(), endpoint_id)
+    return _found(conn.execute(_GET, {"endpoint_id": endpoint_id, "team": team}).one_or_none(), endpoint_id)
 
 
-def list_endpoints(conn: Connection, *, limit: int = 50, before: tuple[datetime, str] | None = None) -> list[Endpoint]:
-    """Read endpoints, the newest first; `before` is the created_at and id of the page before this one's last."""
+def list_endpoints(
+    conn: Connection, *, team: str, limit: int = 50, before: tuple[datetime, str] | None = None
+) -> list[Endpoint]:
+    """Read a team's endpoints, the newest first; `before` is the created_at and id of the page before this one's last."""
     created_at, endpoint_id = before or (None, None)
-    page = {"limit": limit, "before": created_at, "before_id": endpoint_id}
+    page = {"team": team, "limit": limit, "before": created_at, "before_id": endpoint_id}
     return [_endpoint(row) for row in conn.execute(_LIST, page)]
 
 
-def remove_endpoint(conn: Connection, endpoint_id: str) -> None:
-    """Forget an endpoint and its deliveries.
+def remove_endpoint(conn: Connection, endpoint_id: str, *, team: str) -> None:
+    """Forget a team's endpoint and its deliveries.
 
     Raises
     ------
     NotFound
     """
-    if conn.execute(_REMOVE, {"endpoint_id": endpoint_id}).rowcount == 0:
+    if conn.execute(_REMOVE, {"endpoint_id": endpoint_id, "team": team}).rowcount == 0:
         raise _missing(endpoint_id)
 
 
-def rotate_secret(conn: Connection, endpoint_id: str, *, secret: str, overlap_s: float) -> Endpoint:
-    """Give an endpoint another secret; the one before signs as well for `overlap_s` seconds.
+def rotate_secret(conn: Connection, endpoint_id: str, *, team: str, secret: str, overlap_s: float) -> Endpoint:
+    """Give a team's endpoint another secret; the one before signs as well for `overlap_s` seconds.
 
     Raises
     ------
     NotFound
     """
-    values = {"endpoint_id": endpoint_id, "secret": secret, "overlap_s": overlap_s}
+    values = {"endpoint_id": endpoint_id, "team": team, "secret": secret, "overlap_s": overlap_s}
     return _found(conn.execute(_ROTATE, values).one_or_none(), endpoint_id)
 
 
-def enable_endpoint(conn: Connection, endpoint_id: str) -> Endpoint:
-    """Tell a disabled endpoint of batches again.
+def enable_endpoint(conn: Connection, endpoint_id: str, *, team: str) -> Endpoint:
+    """Tell a team's disabled endpoint of batches again.
 
     Raises
     ------
     NotFound
     """
-    return _found(conn.execute(_ENABLE, {"endpoint_id": endpoint_id}).one_or_none(), endpoint_id)
+    return _found(conn.execute(_ENABLE, {"endpoint_id": endpoint_id, "team": team}).one_or_none(), endpoint_id)
 
 
 def disable_endpoint(conn: Connection, endpoint_id: str, *, reason: str) -> None:

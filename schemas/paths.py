@@ -23,6 +23,11 @@ def webhook_path(endpoint_id: str) -> str:
     return f"{PREFIX}/webhooks/{quote(endpoint_id, safe='')}"
 
 
+def key_path(key_id: str) -> str:
+    """Where an API key is described."""
+    return f"{PREFIX}/keys/{quote(key_id, safe='')}"
+
+
 def delivery_path(delivery_id: str) -> str:
     """Where a webhook's delivery is found."""
     return f"{PREFIX}/webhook-deliveries/{quote(delivery_id, safe='')}"

@@ -16,6 +16,7 @@ ALLOWED: Final = frozenset(
         "CC0-1.0",
         "ISC",
         "MIT",
+        "MIT-0",
         "PSF-2.0",
         "PostgreSQL",
         "Unlicense",

@@ -16,10 +16,15 @@ from api.app import create_app
 from api.resources import resources
 from settings import Settings
 from tests.described import assert_described
+from tests.keys import TEST_KEY
 
 
 class ReadingClient(FlaskClient):
-    """Reads each answer to its end and closes it, as a server does, and holds it to the description."""
+    """Has the tests' key, reads each answer to its end and closes it, as a server does, and holds it to the description."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.environ_base["HTTP_X_API_KEY"] = TEST_KEY.text
 
     def open(self, *args: Any, buffered: bool = True, **kwargs: Any) -> TestResponse:
         answer = super().open(*args, buffered=buffered, **kwargs)

@@ -26,6 +26,7 @@ from db.row_errors import RowError, store_row_errors
 from db.uploads import read_part, store_upload
 from db.webhooks import hand_out
 from intake.chunks import ChunkInput, decode, encode
+from schemas.scopes import DEFAULT_TEAM
 from schemas.states import Source
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Code, Feature, Kind
 from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA, ROW, arrow_type
@@ -219,12 +220,17 @@ def customers_csv(customers: Iterable[Mapping[str, Any]]) -> BinaryIO:
 
 
 def add_request(
-    conn: Connection, customer: Mapping[str, Any] | str, *, model: str | None = MODEL, request_id: str = "r"
+    conn: Connection,
+    customer: Mapping[str, Any] | str,
+    *,
+    model: str | None = MODEL,
+    request_id: str = "r",
+    team: str = DEFAULT_TEAM,
 ) -> int:
     """A single prediction that waits, for a customer in full or the id of a stored one; returns its id."""
     in_full = None if isinstance(customer, str) else customer
     customer_id = customer if isinstance(customer, str) else str(customer[CUSTOMER_ID])
-    (created,) = create_requests(conn, [NewRequest(customer_id, in_full, model, request_id)], durable=True)
+    (created,) = create_requests(conn, [NewRequest(customer_id, in_full, model, request_id)], durable=True, team=team)
     assert created.was_written, created
     return created.id
 
@@ -261,7 +267,7 @@ def add_delivery(conn: Connection, batch_id: str = "b", *, url: str = "https://h
     add_batch(conn, batch_id, sizes=(2,), callback_url=url)
     score(conn, batch_id)
     hand_out(conn)
-    (delivery,) = deliveries_of_batch(conn, batch_id)
+    (delivery,) = deliveries_of_batch(conn, batch_id, team=DEFAULT_TEAM)
     return delivery.delivery_id
 
 

@@ -49,7 +49,7 @@ def up(layout: Layout) -> None:
         process.returncode = 0  # It lives on; the interpreter need not warn of it.
     console.print("It was up already." if was_up else "Everything is up; `make down` stops it.")
     console.print(addresses(state), markup=False)
-    console.print("Commands that need the database find it after:  set -a; . var/env; set +a")
+    console.print("The churn command finds the key and the database after:  set -a; . var/env; set +a")
 
 
 @cli.command(help="Start everything, score a batch of synthetic customers, show who is most at risk.")

@@ -1,4 +1,4 @@
-"""Passwords of the embedded servers and of Flower, and what signs webhooks: made at the first start, for our eyes only.
+"""Passwords of the embedded servers and of Flower, what signs webhooks, an API key: made at the first start, for our eyes only.
 
 The servers listen on 127.0.0.1, where every user of the machine may connect: without a password anyone could act as us, since
 Postgres can run programs and Redis can write files.
@@ -13,7 +13,12 @@ from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 
 from deploy.local.errors import LocalError
+from schemas.key_text import new_key
 from schemas.secrets import new_secret
+
+
+def _api_key() -> str:
+    return new_key().text
 
 
 def _password() -> str:
@@ -29,6 +34,11 @@ class Credentials:
     redis: str = field(default_factory=_password, repr=False)
     flower: str = field(default_factory=_password, repr=False)
     webhook: str = field(default_factory=new_secret, repr=False)
+    api_key: str = field(default_factory=_api_key, repr=False)
+
+
+_LATER = {"webhook": new_secret, "api_key": _api_key}
+"""What the file of an earlier version may lack; a password that is missing is damage, and no server would take a new one."""
 
 
 def load_credentials(path: Path) -> Credentials:
@@ -43,9 +53,8 @@ def load_credentials(path: Path) -> Credentials:
         _write(path, Credentials())
     try:
         kept = json.loads(path.read_text())
-        if "webhook" not in kept:
-            # The file of a version that sent none; a password that is missing is damage, and no server would take a new one.
-            kept["webhook"] = new_secret()
+        if lacking := _LATER.keys() - set(kept):
+            kept |= {name: _LATER[name]() for name in lacking}
             _write(path, _read(kept))
         return _read(kept)
     except (OSError, ValueError, KeyError, TypeError) as exc:

@@ -17,7 +17,7 @@ from datasets.synthetic import write_csv
 from deploy.local.control import follow_start, start, stop
 from deploy.local.errors import LocalError
 from deploy.local.layout import Layout
-from deploy.local.picture import addresses, most_at_risk, risk_bands
+from deploy.local.picture import addresses, ask_yourself, most_at_risk, risk_bands
 from deploy.local.process import die_with_parent
 from deploy.local.state import Phase, State, is_supervised, read_state
 
@@ -54,6 +54,7 @@ def run_demo(layout: Layout, console: Console, *, once: bool) -> int:
         _score(layout, state, console)
         is_shown = True
         console.print(addresses(state), markup=False)
+        console.print(ask_yourself(state), markup=False)
         if not once:
             _stay(layout, state, console, ours=_lives(process))
     except KeyboardInterrupt:
@@ -66,7 +67,7 @@ def run_demo(layout: Layout, console: Console, *, once: bool) -> int:
 
 
 def _score(layout: Layout, state: State, console: Console) -> None:
-    with ChurnClient(state.api_url) as churn:
+    with ChurnClient(state.api_url, api_key=state.api_key) as churn:
         batch = _submit_and_wait(churn, layout, console)
         if batch.status != "completed":
             raise LocalError(

@@ -63,5 +63,12 @@ def addresses(state: State) -> str:
         f"API docs  {state.api_url}/docs",
         f"Metrics   {state.api_url}/metrics",
         f"Flower    {state.flower_url}  (user {user}, password {password})",
+        f"API key   {state.api_key}",
     ]
     return "\n".join(["", *lines, ""])
+
+
+def ask_yourself(state: State) -> str:
+    """Show how to ask the running API with the key, in one command to be copied."""
+    asking = f"curl -s -H 'Authorization: Bearer {state.api_key}' {state.api_url}/api/v1/batches?limit=1"
+    return f"Ask it yourself; the docs page takes the key under Authorize:\n\n  {asking}\n"

@@ -63,7 +63,7 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
     return Plan(
         servers=tuple(server.service() for server in (postgres, redis) if server is not None),
         provision=lambda: _provision(postgres),
-        prepare=product.prepare(),
+        prepare=product.prepare(layout.credentials),
         processes=(
             product.api(choices.api),
             product.batch_worker(choices.batch_metrics, processes=choices.batch_processes),
@@ -71,7 +71,8 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
             product.webhook_worker(choices.webhook_metrics),
         ),
         views=(product.flower(choices.flower, flower_login),),
-        settings=settings,
+        # Not for the processes, which have no use for it.
+        settings={**settings, "CHURN_API_KEY": credentials.api_key},
         api_url=f"http://{HOST}:{choices.api.number}",
         flower_url=f"http://{HOST}:{choices.flower.number}",
         flower_login=flower_login,

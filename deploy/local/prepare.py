@@ -1,6 +1,6 @@
-"""The job between servers and processes: migrate the database, and see to it that a model is active and compiled.
+"""The job between servers and processes: migrate the database, see to it that a model is active and compiled, store a key.
 
-`python -m deploy.local.prepare`; a process of its own, so that the memory of training goes with it.
+`python -m deploy.local.prepare CREDENTIALS`; a process of its own, so that the memory of training goes with it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,14 @@ from sqlalchemy import Connection, Engine
 
 from db.engine import make_engine
 from db.errors import Conflict
+from db.keys import ensure_key
 from db.models import activate_model, current_model, register_model
 from db.schema import upgrade
+from deploy.local.credentials import load_credentials
 from deploy.local.errors import LocalError
 from deploy.local.product import NEWS
+from schemas.key_text import read_key
+from schemas.scopes import DEFAULT_TEAM, Scope
 from scoring.compiled import EngineChoice
 from scoring.compiling import ensure_compiled
 from scoring.errors import ChurnError
@@ -28,6 +32,10 @@ from settings import SettingsError, load_settings
 TRAINING_ROWS: Final = 50_000
 TRAINING_SEED: Final = 1
 """Differs from the demo's customers' seed: a model should not be shown at work on the rows that it learnt."""
+
+
+KEY_NAME: Final = "make up"
+"""What the key of a local deployment is called."""
 
 
 def provide_model(
@@ -70,6 +78,23 @@ def provide_model(
         )
     # Compiled already, unless it was registered elsewhere or the compiler is another one since.
     _compile(storage, champion.location, champion.sha256, choice)
+
+
+def provide_key(engine: Engine, text: str) -> None:
+    """Leave the database with this API key, of the default team and with every scope, unless somebody ended it.
+
+    Raises
+    ------
+    LocalError
+        The text is no key.
+    """
+    key = read_key(text)
+    if key is None:
+        raise LocalError("The API key among the credentials is damaged: take the line `api_key` out of that file.")
+    with engine.begin() as conn:
+        stored = ensure_key(conn, key, team=DEFAULT_TEAM, scopes=Scope, name=KEY_NAME, created_by=KEY_NAME)
+    if not stored.is_live:
+        _tell(f"The API key {stored.key_id} of this deployment is {stored.status}: `churn keys create` makes another.")
 
 
 def require_redis(url: str) -> None:
@@ -123,7 +148,7 @@ def _tell(what: str) -> None:
 
 
 def main() -> int:
-    """Prepare the database and the model that the settings name; returns the exit code."""
+    """Prepare the database and the model that the settings name, and the key of the credentials; returns the exit code."""
     try:
         settings = load_settings()
         require_redis(settings.redis_url)
@@ -131,6 +156,7 @@ def main() -> int:
         engine = make_engine(settings.database_url, pooled=False, application_name="churn-prepare")
         choice = EngineChoice(settings.scoring_engine)
         provide_model(engine, settings.model_storage_path, settings.default_model_version, choice=choice)
+        provide_key(engine, load_credentials(Path(sys.argv[1])).api_key)
     except (ChurnError, LocalError, SettingsError) as error:
         sys.stderr.write(f"{error}\n")
         return 1

@@ -41,11 +41,10 @@ class Product:
     log: Path
     metrics: Path
 
-    def prepare(self) -> Service:
-        """Migrate and see to it that a model is active; a job that ends by itself."""
-        return self._service(
-            "prepare", [sys.executable, "-m", "deploy.local.prepare"], lambda: True, timeout_s=_PREPARE_TIMEOUT_S
-        )
+    def prepare(self, credentials: Path) -> Service:
+        """Migrate, see to it that a model is active, and store the API key of the credentials; a job that ends by itself."""
+        argv = [sys.executable, "-m", "deploy.local.prepare", str(credentials)]
+        return self._service("prepare", argv, lambda: True, timeout_s=_PREPARE_TIMEOUT_S)
 
     def api(self, port: Port) -> Service:
         """Return the HTTP API under gunicorn."""

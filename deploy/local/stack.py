@@ -9,9 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+from db.engine import make_engine
 from deploy.local.ports import HOST, Port, free_port
+from deploy.local.prepare import provide_key
 from deploy.local.process import Child, Service
 from deploy.local.product import Product
+from schemas.key_text import new_key
 
 API: Final = "api"
 BATCH_WORKER: Final = "batch-worker"
@@ -30,10 +33,13 @@ class Stack:
     ----------
     env : mapping of str to str
         The settings that all of them were started with.
+    api_key : str
+        Opens every route, as the default team.
     """
 
     api_url: str
     env: Mapping[str, str]
+    api_key: str
     services: Mapping[str, Service]
     children: dict[str, Child] = field(default_factory=dict)
 
@@ -76,6 +82,7 @@ def running_stack(
     models: Path,
     settings: Mapping[str, str] | None = None,
     webhooks: bool = False,
+    api_key: str | None = None,
 ) -> Iterator[Stack]:
     """Run the processes for the length of a block.
 
@@ -89,6 +96,8 @@ def running_stack(
         Go over the usual ones.
     webhooks : bool
         Whether their sender runs too.
+    api_key : str, optional
+        The key to store in the database; a new one by default.
     """
     given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "MODEL_STORAGE_PATH": str(models), "HOST": HOST}
     env = {**os.environ, **UNHINDERED, **given, **(settings or {})}
@@ -97,9 +106,19 @@ def running_stack(
     services = [product.api(api), product.batch_worker(batch), product.interactive_worker(interactive)]
     if webhooks:
         services.append(product.webhook_worker(Port(free_port(), "-", "the stack")))
-    stack = Stack(f"http://{HOST}:{api.number}", env, {service.name: service for service in services})
+    key = api_key or new_key().text
+    _store_key(database_url, key)
+    stack = Stack(f"http://{HOST}:{api.number}", env, key, {service.name: service for service in services})
     try:
         stack.start()
         yield stack
     finally:
         stack.stop()
+
+
+def _store_key(database_url: str, key: str) -> None:
+    engine = make_engine(database_url, pooled=False)
+    try:
+        provide_key(engine, key)
+    finally:
+        engine.dispose()

@@ -55,6 +55,11 @@ class State:
     flower_login: str = ""
     settings: dict[str, str] = field(default_factory=dict)
 
+    @property
+    def api_key(self) -> str:
+        """What opens the API."""
+        return self.settings.get("CHURN_API_KEY", "")
+
 
 class AlreadyRunning(LocalError):
     """Another supervisor holds the lock of this data folder."""

@@ -77,7 +77,7 @@ def stack(
 @pytest.fixture(scope="module")
 def churn(stack: Stack) -> Iterator[ChurnClient]:
     """A client of the running API."""
-    with ChurnClient(stack.api_url) as client:
+    with ChurnClient(stack.api_url, api_key=stack.api_key) as client:
         yield client
 
 

@@ -15,14 +15,15 @@ from pyarrow import parquet
 
 from datasets.synthetic import generate
 from scoring.features import COLUMNS
+from tests.keys import KEY_HEADER
 
 BASE = "/api/v1"
 DEADLINE_S = 60.0
 
 
 def api(url: str) -> httpx.Client:
-    """A client whose paths start below /api/v1."""
-    return httpx.Client(base_url=url + BASE, timeout=DEADLINE_S)
+    """A client whose paths start below /api/v1, and that has the tests' key."""
+    return httpx.Client(base_url=url + BASE, timeout=DEADLINE_S, headers=KEY_HEADER)
 
 
 def customers(n: int, *, seed: int = 11, first_id: int = 0) -> list[dict[str, Any]]:

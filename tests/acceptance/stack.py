@@ -9,6 +9,7 @@ from typing import Final
 
 from deploy.local import stack
 from deploy.local.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, WEBHOOK_WORKER, Stack
+from tests.keys import TEST_KEY
 
 __all__ = ["API", "BATCH_WORKER", "INTERACTIVE_WORKER", "QUICK", "WEBHOOK_WORKER", "Stack", "running_stack"]
 
@@ -35,5 +36,11 @@ def running_stack(
     """Run the processes for the length of a block; `settings` go over `QUICK`."""
     chosen = {**QUICK, **(settings or {})}
     return stack.running_stack(
-        folder, database_url=database_url, redis_url=redis_url, models=models, settings=chosen, webhooks=webhooks
+        folder,
+        database_url=database_url,
+        redis_url=redis_url,
+        models=models,
+        settings=chosen,
+        webhooks=webhooks,
+        api_key=TEST_KEY.text,
     )

@@ -54,7 +54,7 @@ def stack_settings() -> Mapping[str, str]:
 def command(stack: Stack) -> Command:
     """Run `churn` as a process of its own, its output in pipes."""
     executable = Path(sys.executable).with_name("churn")
-    env = {**os.environ, "CHURN_API_URL": stack.api_url}
+    env = {**os.environ, "CHURN_API_URL": stack.api_url, "CHURN_API_KEY": stack.api_key}
 
     def run(*argv: str | Path, stdin: bytes | None = None) -> Run:
         done = subprocess.run(
@@ -204,7 +204,11 @@ def test_a_submit_survives_a_restart_of_the_api(stack: Stack, customers: Path) -
             stack.kill(API)
 
     # Started from this thread, as the processes end with the thread that started them.
-    with ChurnClient(stack.api_url, on_retry=lambda *_: stack.start(API) if API not in stack.children else None) as client:
+    def revive(*_: object) -> None:
+        if API not in stack.children:
+            stack.start(API)
+
+    with ChurnClient(stack.api_url, api_key=stack.api_key, on_retry=revive) as client:
         before = {batch.batch_id for batch in client.batches()}
         batch = client.submit_file(customers, SubmitOptions(priority="high"), on_progress=kill_once)
         assert client.wait(batch.batch_id).completed_customers == N

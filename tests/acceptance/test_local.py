@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import signal
+import stat
 import subprocess
 import sys
 import time
@@ -15,7 +16,7 @@ import httpx
 import psutil
 import pytest
 
-from client import ChurnClient
+from client import ChurnClient, Unauthorised
 from deploy.local.layout import PROJECT, Layout
 from deploy.local.ports import free_port, is_free
 from deploy.local.state import is_supervised, read_state
@@ -65,6 +66,14 @@ def run(layout: Layout, env: Mapping[str, str], *words: str) -> subprocess.Compl
     return subprocess.run(command(layout, *words), env=env, cwd=PROJECT, capture_output=True, text=True, check=False)
 
 
+def key_of(layout: Layout) -> str:
+    """The key as a shell finds it."""
+    env_file = layout.env_file
+    assert stat.S_IMODE(env_file.stat().st_mode) == 0o600
+    shell = ["sh", "-c", 'set -a; . "$0"; exec printenv CHURN_API_KEY', str(env_file)]
+    return subprocess.run(shell, capture_output=True, text=True, check=True).stdout.strip()
+
+
 def everything_is_gone(layout: Layout, env: Mapping[str, str]) -> bool:
     return not is_supervised(layout) and all(is_free(int(env[name])) for name in PORTS) and not servers_on(layout)
 
@@ -90,6 +99,8 @@ def test_the_demo_scores_a_batch_on_an_empty_folder_and_ends_by_itself(
     for address in (f"http://127.0.0.1:{env['PORT']}/docs", f"http://127.0.0.1:{env['PORT']}/metrics"):
         assert address in done.stdout
     assert re.search(rf"http://127.0.0.1:{env['FLOWER_PORT']}  \(user churn, password \S+\)", done.stdout)
+    [key] = set(re.findall(r"churn_[0-9a-f]{16}\.[\w-]{43}", done.stdout))
+    assert f"curl -s -H 'Authorization: Bearer {key}' http://127.0.0.1:{env['PORT']}/api/v1/batches" in done.stdout
     assert everything_is_gone(layout, env)
 
 
@@ -103,7 +114,7 @@ def test_a_second_demo_keeps_data_and_model_and_stays_up_until_ctrl_c(layout: La
             if "until you press Ctrl-C" in line:
                 break
         assert not any("Trained" in line for line in lines)
-        with ChurnClient(f"http://127.0.0.1:{env['PORT']}") as churn:
+        with ChurnClient(f"http://127.0.0.1:{env['PORT']}", api_key=key_of(layout)) as churn:
             assert [batch.completed_customers for batch in churn.batches()] == [100_000, 100_000]
         demo.send_signal(signal.SIGINT)
         assert "has stopped" in demo.stdout.read()
@@ -120,8 +131,13 @@ def up(layout: Layout, env: Mapping[str, str]) -> Iterator[subprocess.CompletedP
 
 def test_up_returns_when_all_is_ready(up: subprocess.CompletedProcess[str], layout: Layout, env: Mapping[str, str]) -> None:
     assert up.returncode == 0, up.stdout + up.stderr
-    with ChurnClient(f"http://127.0.0.1:{env['PORT']}") as churn:
+    key = key_of(layout)
+    assert key in up.stdout
+    with ChurnClient(f"http://127.0.0.1:{env['PORT']}", api_key=key) as churn:
         assert churn.health().is_ready
+        assert len(list(churn.batches())) == 2
+    with ChurnClient(f"http://127.0.0.1:{env['PORT']}") as nobody, pytest.raises(Unauthorised):
+        nobody.batches_page()
     assert "It was up already." in run(layout, env, "up").stdout
 
 

@@ -19,6 +19,7 @@ from db.invariants import violations
 from deploy.local.temporary import temporary_folder
 from tests.acceptance.http import BASE, api, as_csv, assert_exactly_once, customers, ended
 from tests.acceptance.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, Stack, running_stack
+from tests.keys import KEY_HEADER
 
 pytestmark = pytest.mark.acceptance
 
@@ -84,19 +85,21 @@ class Load:
 
     def _single(self) -> None:
         customer = self._rows[len(self.predictions) % N]
-        answer = httpx.post(f"{self.url}{BASE}/predictions", json=customer, timeout=60, trust_env=False)
+        answer = httpx.post(f"{self.url}{BASE}/predictions", json=customer, headers=KEY_HEADER, timeout=60, trust_env=False)
         assert answer.status_code in {200, 202}, answer.text
         self.predictions.append(answer.headers["Location"] if answer.status_code == 202 else answer.json()["prediction_id"])
 
     def _batch(self) -> None:
-        headers = {"Content-Type": "text/csv"}
+        headers = {**KEY_HEADER, "Content-Type": "text/csv"}
         answer = httpx.post(
             f"{self.url}{BASE}/batches", content=as_csv(self._rows), headers=headers, timeout=60, trust_env=False
         )
         assert answer.status_code == 202, answer.text
         self.batches.append(answer.json()["batch_id"])
         while not self._over.is_set():
-            status = httpx.get(f"{self.url}{answer.headers['Location']}?wait=1", timeout=60, trust_env=False)
+            status = httpx.get(
+                f"{self.url}{answer.headers['Location']}?wait=1", headers=KEY_HEADER, timeout=60, trust_env=False
+            )
             assert status.status_code == 200, status.text
             if status.json()["completed_at"] is not None:
                 break

@@ -42,7 +42,7 @@ def stack_settings() -> Mapping[str, str]:
 def churn(stack: Stack, *arguments: str) -> str:
     """Run the command line against this stack; returns what it prints."""
     command = [str(Path(sys.executable).with_name("churn")), *arguments]
-    env = {**stack.env, "CHURN_API_URL": stack.api_url}
+    env = {**stack.env, "CHURN_API_URL": stack.api_url, "CHURN_API_KEY": stack.api_key}
     done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=150, check=False)
     assert done.returncode == 0, done.stderr + done.stdout
     return done.stdout

@@ -14,6 +14,7 @@ from tests.acceptance.stack import BATCH_WORKER
 from tests.faults.cast import Quick, against
 from tests.faults.ground import CHUNK_ROWS, IN_FULL, N, Scene
 from tests.faults.proxy import Mode
+from tests.keys import KEY_HEADER
 
 _LOSES_ITS_CLOSING = b"SET state = 'done'"
 
@@ -65,7 +66,8 @@ def test_fault_13_half_open_connections_to_postgres(scene: Scene) -> None:
     scene.begun(batch)
     scene.ground.to_postgres.mode = Mode.BLACK_HOLE
     try:
-        answer = httpx.get(f"{scene.ground.stack.api_url}{BASE}/batches/{batch}", timeout=20, trust_env=False)
+        url = f"{scene.ground.stack.api_url}{BASE}/batches/{batch}"
+        answer = httpx.get(url, headers=KEY_HEADER, timeout=20, trust_env=False)
         scene.expect(answer.status_code == 503, f"a poll was answered {answer.status_code}")
     except httpx.TimeoutException:
         scene.expect(False, "a poll was not answered")

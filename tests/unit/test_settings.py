@@ -13,6 +13,11 @@ from scoring.compiled import EngineChoice
 from settings import RESERVED, Settings, SettingsError, load_settings
 
 REQUIRED = {"DATABASE_URL": "postgresql://churn:secret@db/churn", "REDIS_URL": "redis://redis:6379/0"}
+TOKENS = {
+    "JWT_SECRET_KEY": "f0e1d2c3b4a5968778695a4b3c2d1e0f",
+    "JWT_AUDIENCE": "churn",
+    "JWT_ISSUER": "https://id.example",
+}
 EXAMPLE = Path(settings.__file__).with_name(".env.example")
 
 
@@ -126,14 +131,67 @@ def test_lists_are_split_at_commas() -> None:
     assert read.cors_origins == ("https://a.example", "https://b.example")
 
 
-@pytest.mark.parametrize(("name", "value"), [("REQUIRE_API_KEY", "true"), ("JWT_SECRET_KEY", "s3cret")])
-def test_protection_that_is_not_served_stops_the_start(name: str, value: str) -> None:
-    with pytest.raises(SettingsError, match=f"{name}: not served"):
-        load_settings(REQUIRED | {name: value})
+def test_a_key_is_required_unless_the_setting_says_otherwise() -> None:
+    assert load_settings(REQUIRED).require_api_key
+    assert not load_settings(REQUIRED | {"REQUIRE_API_KEY": "false"}).require_api_key
 
 
-def test_protection_that_is_switched_off_does_not() -> None:
-    assert load_settings(REQUIRED | {"REQUIRE_API_KEY": "false"}).unserved == ("REQUIRE_API_KEY",)
+@pytest.mark.parametrize("environment", ["staging", "production"])
+def test_only_development_and_testing_may_do_without_keys(environment: str) -> None:
+    with pytest.raises(SettingsError, match=f"REQUIRE_API_KEY: only development and testing .* not {environment}"):
+        load_settings(REQUIRED | {"ENVIRONMENT": environment, "REQUIRE_API_KEY": "false"})
+    assert not load_settings(REQUIRED | {"ENVIRONMENT": "testing", "REQUIRE_API_KEY": "false"}).require_api_key
+
+
+@pytest.mark.parametrize(
+    "name", ["Authorization", "X API Key", "X-API-Key:", "", "-", "X-Schl\N{LATIN SMALL LETTER U WITH DIAERESIS}ssel"]
+)
+def test_a_header_that_could_not_hold_a_key_is_refused(name: str) -> None:
+    if not name:
+        assert load_settings(REQUIRED | {"API_KEY_HEADER_NAME": name}).api_key_header_name == "X-API-Key"
+        return
+    with pytest.raises(SettingsError, match="API_KEY_HEADER_NAME: Must be a header's name"):
+        load_settings(REQUIRED | {"API_KEY_HEADER_NAME": name})
+
+
+def test_the_secret_of_tokens_is_not_shown() -> None:
+    read = load_settings(REQUIRED | TOKENS)
+    assert read.jwt_secret_key == TOKENS["JWT_SECRET_KEY"]
+    assert TOKENS["JWT_SECRET_KEY"] not in repr(read)
+
+
+def test_a_short_secret_is_refused_everywhere_without_echoing_it() -> None:
+    with pytest.raises(SettingsError, match="JWT_SECRET_KEY: Must be at least 32 bytes") as caught:
+        load_settings(REQUIRED | TOKENS | {"JWT_SECRET_KEY": "hunter2" * 4})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "secret",
+    ["change-me-in-production-4711-0815-abcdef", "My Default Passphrase 1234567890 xyz", "abcabcabc" * 5, "0123456789" * 4],
+)
+def test_production_refuses_a_secret_that_may_be_guessed(secret: str) -> None:
+    given = REQUIRED | TOKENS | {"JWT_SECRET_KEY": secret}
+    assert load_settings(given).jwt_secret_key == secret
+    with pytest.raises(SettingsError, match="JWT_SECRET_KEY: may be guessed") as caught:
+        load_settings(given | {"ENVIRONMENT": "production"})
+    assert secret not in str(caught.value)
+    load_settings(given | {"ENVIRONMENT": "production", "JWT_SECRET_KEY": TOKENS["JWT_SECRET_KEY"]})
+
+
+@pytest.mark.parametrize(
+    ("given", "said"),
+    [
+        ({"JWT_ALGORITHM": "none"}, "JWT_ALGORITHM: Must be one of: HS256, RS256, EdDSA"),
+        ({"JWT_ALGORITHM": "RS256"}, "JWT_SECRET_KEY: is for HS256"),
+        ({"JWT_JWKS_FILE": "keys.json"}, "JWT_JWKS_FILE: is for JWT_ALGORITHM=RS256 or EdDSA"),
+        ({"JWT_AUDIENCE": ""}, "JWT_AUDIENCE: not set"),
+        ({"JWT_ISSUER": ""}, "JWT_ISSUER: not set"),
+    ],
+)
+def test_tokens_that_could_not_be_verified_safely_are_refused(given: dict[str, str], said: str) -> None:
+    with pytest.raises(SettingsError, match=said):
+        load_settings(REQUIRED | TOKENS | given)
 
 
 def test_other_reserved_names_are_reported() -> None:

@@ -12,6 +12,7 @@ from sqlalchemy import Engine
 from settings import Settings, load_settings
 from tests.apps import application
 from tests.factories import add_champion, empty_tables
+from tests.keys import add_test_key
 
 
 @pytest.fixture(scope="module")
@@ -41,6 +42,7 @@ def ledger(engine: Engine) -> Iterator[Engine]:
     """An engine on a ledger that holds a champion and nothing else, emptied again afterwards."""
     with engine.begin() as conn:
         add_champion(conn)
+        add_test_key(conn)
     yield engine
     with engine.begin() as conn:
         empty_tables(conn)

@@ -16,6 +16,7 @@ import psutil
 
 from deploy.local.ports import free_port
 from deploy.local.stack import UNHINDERED
+from tests.keys import KEY_HEADER
 
 ROOT = Path(__file__).parents[3]
 
@@ -29,6 +30,8 @@ class Server:
         self.url = f"http://127.0.0.1:{port}"
         self.log = log
         self.n_workers = n_workers
+        # A connection a request: tests end the processes that hold one.
+        self.client = httpx.Client(base_url=self.url, headers=KEY_HEADER, limits=httpx.Limits(max_keepalive_connections=0))
 
     def workers(self) -> list[psutil.Process]:
         children: list[psutil.Process] = self.process.children()
@@ -63,6 +66,7 @@ def serving(postgres_url: str, redis_url: str, folder: Path, given: Mapping[str,
         wait_until(server.is_ready, log)
         yield server
     finally:
+        server.client.close()
         stop(process)
 
 

@@ -273,7 +273,7 @@ class TestStreaming:
         event.listen(pool, "checkin", lambda *_: held.append("in"))
         assert app.test_client().get(f"{PREFIX}/batches/b/results?format={form}").data
         assert held == ["out", "in"] * (len(held) // 2)
-        assert len(held) // 2 == 1 + 5  # the batch, and nine rows by one and then by two
+        assert len(held) // 2 == 2 + 5  # the key, the batch, and nine rows by one and then by two
 
     @pytest.mark.parametrize("limit", [None, 8])
     def test_no_connection_is_held_between_pages(self, app: Flask, found: Batch, limit: int | None) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import Engine
 from tests.asking import PREFIX, as_csv
 from tests.factories import add_batch, customer
 from tests.integration.api.serving import Server, serving, wait_until
+from tests.keys import TEST_KEY, add_test_key
 
 SETTINGS = {"LOG_LEVEL": "DEBUG", "INLINE_MAX_BYTES": "1000"}
 
@@ -29,8 +30,12 @@ def server(postgres_url: str, redis_url: str, ledger: Engine, tmp_path: Path) ->
 
 
 @pytest.fixture(scope="module")
-def shared_server(postgres_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+def shared_server(
+    engine: Engine, postgres_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Server]:
     """A server for tests that leave it as it was."""
+    with engine.begin() as conn:
+        add_test_key(conn)
     with serving(postgres_url, redis_url, tmp_path_factory.mktemp("shared"), SETTINGS) as made:
         yield made
 
@@ -45,7 +50,7 @@ def test_counters_are_added_up_over_processes_even_when_one_dies(server: Server)
 
     def ask(n: int) -> None:
         for _ in range(n):
-            assert httpx.get(f"{server.url}{PREFIX}/models").status_code == 200
+            assert server.client.get(f"{PREFIX}/models").status_code == 200
 
     ask(20)
     assert [count() for _ in range(5)] == [20] * 5
@@ -64,7 +69,7 @@ def test_a_stop_lets_long_polls_answer_and_does_not_wait_for_them(server: Server
     answers: list[httpx.Response] = []
 
     def poll() -> None:
-        answers.append(httpx.get(f"{server.url}{PREFIX}/batches/b?wait=60", timeout=70))
+        answers.append(server.client.get(f"{PREFIX}/batches/b?wait=60", timeout=70))
 
     thread = threading.Thread(target=poll)
     thread.start()
@@ -80,12 +85,14 @@ def test_a_stop_lets_long_polls_answer_and_does_not_wait_for_them(server: Server
 
 def test_the_log_is_one_json_object_a_line_and_names_no_customer(server: Server) -> None:
     canary = "canary-4711"
-    httpx.post(f"{server.url}{PREFIX}/predictions", json=customer(canary, age=4711), headers={"X-Request-ID": "r-1"})
-    httpx.post(f"{server.url}{PREFIX}/batches", json={"customer_ids": [canary]})
-    httpx.get(f"{server.url}{PREFIX}/customers/{canary}?{canary}={canary}")
-    httpx.put(f"{server.url}{PREFIX}/customers/{canary}", json=customer(canary))
-    httpx.post(f"{server.url}{PREFIX}/predictions", json=customer(canary), headers={"Prefer": "respond-async"})
+    server.client.post(f"{PREFIX}/predictions", json=customer(canary, age=4711), headers={"X-Request-ID": "r-1"})
+    server.client.post(f"{PREFIX}/batches", json={"customer_ids": [canary]})
+    server.client.get(f"{PREFIX}/customers/{canary}?{canary}={canary}")
+    server.client.put(f"{PREFIX}/customers/{canary}", json=customer(canary))
+    server.client.post(f"{PREFIX}/predictions", json=customer(canary), headers={"Prefer": "respond-async"})
     assert {"r-1"} <= {line.get("request_id") for line in server.lines()}
+    assert {(TEST_KEY.key_id, "default")} == {(line["caller"], line["team"]) for line in server.lines() if "caller" in line}
+    assert TEST_KEY.secret not in server.log.read_text()
     assert canary not in server.log.read_text()
     assert canary not in httpx.get(f"{server.url}/metrics").text
 
@@ -100,11 +107,9 @@ def test_a_large_upload_costs_little_memory(server: Server) -> None:
         for _ in range(n_bytes // len(block)):
             yield block
 
-    httpx.post(
-        f"{server.url}{PREFIX}/batches?batch_id=small", content=row[0] + row[1] * 20, headers={"Content-Type": "text/csv"}
-    )
+    server.client.post(f"{PREFIX}/batches?batch_id=small", content=row[0] + row[1] * 20, headers={"Content-Type": "text/csv"})
     before = server.peak_bytes()
-    answer = httpx.post(f"{server.url}{PREFIX}/batches", content=body(), headers={"Content-Type": "text/csv"}, timeout=120)
+    answer = server.client.post(f"{PREFIX}/batches", content=body(), headers={"Content-Type": "text/csv"}, timeout=120)
     assert answer.status_code == 202
     assert server.peak_bytes() - before < 50_000_000
 
@@ -125,9 +130,12 @@ def _form() -> bytes:
     ids=["length", "between-chunks", "within-a-chunk", "form"],
 )
 def test_a_body_that_breaks_off_stores_nothing(shared_server: Server, headers: str, body: bytes) -> None:
+    key = f"X-API-Key: {TEST_KEY.text}"
     with socket.create_connection(("127.0.0.1", int(shared_server.url.rpartition(":")[2]))) as connection:
-        connection.sendall(f"POST {PREFIX}/batches?batch_id=cut HTTP/1.1\r\nHost: x\r\n{headers}\r\n\r\n".encode() + body)
+        connection.sendall(
+            f"POST {PREFIX}/batches?batch_id=cut HTTP/1.1\r\nHost: x\r\n{key}\r\n{headers}\r\n\r\n".encode() + body
+        )
         connection.shutdown(socket.SHUT_WR)
         answer = connection.recv(65_536).decode(errors="replace")
     assert answer.split(" ")[1][:1] == "4"
-    assert httpx.get(f"{shared_server.url}{PREFIX}/batches/cut").status_code == 404
+    assert shared_server.client.get(f"{PREFIX}/batches/cut").status_code == 404

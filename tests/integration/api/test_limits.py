@@ -10,13 +10,17 @@ from typing import Any
 
 import pytest
 import redis
-from flask import Flask, g, request
+from flask import Flask, request
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 from werkzeug.exceptions import Unauthorized
 
+from api.caller import Caller, set_caller
 from api.limits import BATCH_ENDPOINTS, register_limits
 from api.resources import resources
+from db.keys import add_key
+from schemas.key_text import new_key
+from schemas.scopes import Scope
 from settings import Settings
 from tests.apps import application
 from tests.asking import PREFIX, accepted, as_csv, batches_stored, customers, refused, submit
@@ -60,11 +64,19 @@ class TestRequests:
         statuses = [client.get(MODELS).status_code for client in (one, other, one, other, one, other)]
         assert statuses == [200] * 4 + [429] * 2
 
-    def test_whatever_finds_a_route_or_none_counts(self, limited: Limited) -> None:
+    def test_whatever_a_team_asks_counts_and_what_is_nowhere_is_nobodys(self, limited: Limited) -> None:
         client = limited(rate_limit_requests_per_minute=2)
         assert client.get(f"{PREFIX}/batches/none").status_code == 404
-        assert client.get("/nowhere").status_code == 404
+        assert [client.get("/nowhere").status_code for _ in range(3)] == [404] * 3
+        assert client.get(f"{PREFIX}/batches/none").status_code == 404
         assert client.get(f"{PREFIX}/batches/none").status_code == 429
+
+    def test_a_request_beyond_the_keys_scopes_counts_too(self, limited: Limited, ledger: Engine) -> None:
+        client, key = limited(rate_limit_requests_per_minute=2), new_key()
+        with ledger.begin() as conn:
+            add_key(conn, key, team="default", scopes=[Scope.PREDICT], created_by="tests")
+        client.environ_base["HTTP_X_API_KEY"] = key.text
+        assert [client.get(MODELS).status_code for _ in range(3)] == [403, 403, 429]
 
     @pytest.mark.parametrize("path", ["/health/live", "/health", f"{PREFIX}/health", "/metrics", "/openapi.json", "/docs"])
     def test_probes_and_the_description_do_not(self, limited: Limited, path: str) -> None:
@@ -183,7 +195,7 @@ def register_as(app: Flask, settings: Settings) -> list[str]:
         looked_up.append(team)
         if not team:
             raise Unauthorized
-        g.team = team
+        set_caller(Caller(team, team, frozenset(Scope)))
 
     held = replace(
         resources(app), settings=replace(settings, rate_limit_requests_per_minute=2, unauthorised_requests_per_minute=3)

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import redis
+from psycopg2.errors import NotNullViolation
 from sqlalchemy import Engine, event, text
 
 from api.resources import Resources, make_resources
@@ -24,10 +25,13 @@ from db.requests import (
     NewRequest,
     PredictionRequest,
     claim_requests,
+    create_requests,
     fail_request,
     finish_requests,
     make_durable,
 )
+from db.teams import ensure_team
+from schemas.scopes import DEFAULT_TEAM
 from schemas.states import RequestState
 from settings import Settings
 from tests.factories import MODEL, add_customers, add_model, add_prediction, add_request, claim_one, customer, scored
@@ -52,8 +56,8 @@ def new(customer_id: str = "C-0", *, model: str | None = None, **values: Any) ->
 
 
 def ask_and_wait(singles: Singles, asked: NewRequest, *, wait_s: float = 10) -> Found:
-    created = singles.ask(asked, durable=False)
-    return singles.wait(created.id, deadline=time.perf_counter() + wait_s)
+    created = singles.ask(asked, durable=False, team=DEFAULT_TEAM)
+    return singles.wait(created.id, deadline=time.perf_counter() + wait_s, team=DEFAULT_TEAM)
 
 
 def open_ids(ledger: Engine) -> list[int]:
@@ -114,7 +118,7 @@ def test_clients_that_come_during_a_round_trip_share_the_next_one(
     with ledger.begin() as conn:
         conn.execute(text("LOCK TABLE prediction_requests"))
         with ThreadPoolExecutor(8) as pool:
-            asked = [pool.submit(singles.ask, new(f"C-{n}"), durable=n % 2 == 0) for n in range(8)]
+            asked = [pool.submit(singles.ask, new(f"C-{n}"), durable=n % 2 == 0, team=DEFAULT_TEAM) for n in range(8)]
             while len(_grouped(singles)._waiting) < 7:
                 time.sleep(0.005)
             conn.rollback()
@@ -143,10 +147,10 @@ def test_one_client_s_mistake_is_nobody_else_s(
     with ledger.begin() as conn:
         conn.execute(text("LOCK TABLE prediction_requests"))
         with ThreadPoolExecutor(5) as pool:
-            first = pool.submit(singles.ask, new("first"), durable=False)
+            first = pool.submit(singles.ask, new("first"), durable=False, team=DEFAULT_TEAM)
             while not _grouped(singles)._is_under_way:
                 time.sleep(0.005)
-            asked = [pool.submit(singles.ask, ask, durable=False) for ask in asks]
+            asked = [pool.submit(singles.ask, ask, durable=False, team=DEFAULT_TEAM) for ask in asks]
             while len(_grouped(singles)._waiting) < 4:
                 time.sleep(0.005)
             conn.rollback()
@@ -166,9 +170,9 @@ def test_one_client_s_mistake_is_nobody_else_s(
 def test_a_word_of_another_attempt_does_not_end_the_wait(
     singles: Singles, held: Resources, ledger: Engine, redis_url: str
 ) -> None:
-    created = singles.ask(new(age=40), durable=False)
+    created = singles.ask(new(age=40), durable=False, team=DEFAULT_TEAM)
     with closing(redis.Redis.from_url(redis_url)) as client, ThreadPoolExecutor(1) as pool:
-        waiting = pool.submit(singles.wait, created.id, deadline=time.perf_counter() + 0.9)
+        waiting = pool.submit(singles.wait, created.id, deadline=time.perf_counter() + 0.9, team=DEFAULT_TEAM)
         for _ in range(3):
             heard = held.replies._waiting[created.id]
             announce(client, [created.id])
@@ -185,14 +189,14 @@ def test_a_word_of_another_attempt_does_not_end_the_wait(
 def test_a_word_that_comes_while_another_is_looked_into_is_heard(
     singles: Singles, held: Resources, ledger: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    created = singles.ask(new(age=40), durable=False)
+    created = singles.ask(new(age=40), durable=False, team=DEFAULT_TEAM)
     monkeypatch.setattr("api.singles._LOOK_EVERY_S", 60.0)
     find = singles.find
 
-    def find_late(prediction_id: int) -> Found:
+    def find_late(prediction_id: int, *, team: str) -> Found:
         """The first look is over just before the score is stored and announced."""
         monkeypatch.setattr(singles, "find", find)
-        found = find(prediction_id)
+        found = find(prediction_id, team=team)
         store(ledger, [created.id])
         held.replies.expect([0])
         announce(client, [created.id, 0])
@@ -202,7 +206,7 @@ def test_a_word_that_comes_while_another_is_looked_into_is_heard(
     monkeypatch.setattr(singles, "find", find_late)
     with closing(redis.Redis.from_url(redis_url)) as client:
         announce(client, [created.id])
-        assert isinstance(singles.wait(created.id, deadline=time.perf_counter() + 30), StoredPrediction)
+        assert isinstance(singles.wait(created.id, deadline=time.perf_counter() + 30, team=DEFAULT_TEAM), StoredPrediction)
 
 
 def test_a_word_that_comes_while_the_hint_is_still_being_sent_is_heard(
@@ -222,7 +226,7 @@ def test_a_word_that_comes_while_the_hint_is_still_being_sent_is_heard(
 
 @pytest.mark.parametrize("prior", ["scored", "failed", "over", "stopping"])
 def test_nothing_is_expected_once_it_is_answered(singles: Singles, held: Resources, ledger: Engine, prior: str) -> None:
-    created = singles.ask(new(age=40), durable=False)
+    created = singles.ask(new(age=40), durable=False, team=DEFAULT_TEAM)
     assert list(held.replies._waiting) == [created.id]
     match prior:
         case "scored":
@@ -232,7 +236,7 @@ def test_nothing_is_expected_once_it_is_answered(singles: Singles, held: Resourc
                 fail_request(conn, claim_one(conn, created.id), code="c", detail="d")
         case "stopping":
             held.stopping.set()
-    found = singles.wait(created.id, deadline=time.perf_counter() + (0.05 if prior == "over" else 600))
+    found = singles.wait(created.id, deadline=time.perf_counter() + (0.05 if prior == "over" else 600), team=DEFAULT_TEAM)
     assert isinstance(found, StoredPrediction) == (prior == "scored")
     if isinstance(found, PredictionRequest):
         assert found.state is (RequestState.FAILED if prior == "failed" else RequestState.PENDING)
@@ -240,33 +244,35 @@ def test_nothing_is_expected_once_it_is_answered(singles: Singles, held: Resourc
 
 
 def test_nothing_is_expected_for_a_client_that_does_not_wait(singles: Singles, held: Resources, ledger: Engine) -> None:
-    created = singles.ask(new(), durable=True)
+    created = singles.ask(new(), durable=True, team=DEFAULT_TEAM)
     assert held.replies._waiting == {}
-    found = singles.find(created.id)
+    found = singles.find(created.id, team=DEFAULT_TEAM)
     assert isinstance(found, PredictionRequest)
 
 
 def test_nothing_is_expected_when_the_wait_ends_in_an_error(
     singles: Singles, held: Resources, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    created = singles.ask(new(), durable=False)
+    created = singles.ask(new(), durable=False, team=DEFAULT_TEAM)
 
-    def gone(_: int) -> Found:
+    def gone(_: int, *, team: str) -> Found:
         raise DatabaseUnavailable("gone")
 
     monkeypatch.setattr(singles, "find", gone)
     with pytest.raises(DatabaseUnavailable):
-        singles.wait(created.id, deadline=time.perf_counter())
+        singles.wait(created.id, deadline=time.perf_counter(), team=DEFAULT_TEAM)
     assert held.replies._waiting == {}
 
 
 def test_what_is_looked_for_by_many_is_found_or_not_for_each(singles: Singles, ledger: Engine) -> None:
     with ledger.begin() as conn:
-        add_prediction(conn, 2**40)
+        add_prediction(conn, 2**39)
         waiting = add_request(conn, customer())
     with ledger.begin() as conn, ThreadPoolExecutor(7) as pool:
         conn.execute(text("LOCK TABLE prediction_history"))
-        looks: list[Future[Found]] = [pool.submit(singles.find, n) for n in (2**40, waiting, 2**41, 2**40, waiting, 2**41)]
+        looks: list[Future[Found]] = [
+            pool.submit(singles.find, n, team=DEFAULT_TEAM) for n in (2**39, waiting, 2**41, 2**39, waiting, 2**41)
+        ]
         time.sleep(0.05)
         conn.rollback()
     for stored, open_, none in (looks[:3], looks[3:]):
@@ -279,13 +285,13 @@ def test_what_is_looked_for_by_many_is_found_or_not_for_each(singles: Singles, l
 def test_one_that_is_stored_between_two_looks_is_found(
     singles: Singles, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    created = singles.ask(new(age=40), durable=False)
+    created = singles.ask(new(age=40), durable=False, team=DEFAULT_TEAM)
 
-    def too_late(_: object, prediction_id: int) -> None:
+    def too_late(_: object, prediction_id: int, *, team: str) -> None:
         store(ledger, [prediction_id])
 
     monkeypatch.setattr("api.singles.get_request", too_late)
-    assert isinstance(singles.find(created.id), StoredPrediction)
+    assert isinstance(singles.find(created.id, team=DEFAULT_TEAM), StoredPrediction)
 
 
 class TestDisk:
@@ -307,15 +313,15 @@ class TestDisk:
         self, singles: Singles, held: Resources, ledger: Engine, promised: list[int]
     ) -> None:
         statements = executed(held.engine)
-        created = singles.ask(new(age=40), durable=False)
+        created = singles.ask(new(age=40), durable=False, team=DEFAULT_TEAM)
         store(ledger, [created.id])
-        singles.wait(created.id, deadline=time.perf_counter() + 5)
+        singles.wait(created.id, deadline=time.perf_counter() + 5, team=DEFAULT_TEAM)
         assert promised == []
         assert not [sql for sql in statements if "COMMIT" in sql]
 
     def test_one_whose_wait_is_over_is_promised_its_score_on_the_disk(self, singles: Singles, promised: list[int]) -> None:
-        created = singles.ask(new(), durable=False)
-        found = singles.wait(created.id, deadline=time.perf_counter())
+        created = singles.ask(new(), durable=False, team=DEFAULT_TEAM)
+        found = singles.wait(created.id, deadline=time.perf_counter(), team=DEFAULT_TEAM)
         assert isinstance(found, PredictionRequest)
         assert promised == [created.id]
 
@@ -325,13 +331,41 @@ class TestDisk:
     ) -> None:
         waited: list[bool] = []
 
-        def note(_: object, asked: Sequence[NewRequest], *, durable: bool) -> list[Created]:
+        def note(_: object, asked: Sequence[NewRequest], *, team: str, durable: bool) -> list[Created]:
             waited.append(durable)
             return [Created(number, None, is_known=True) for number, _ in enumerate(asked)]
 
         monkeypatch.setattr("api.singles.create_requests", note)
-        singles._create_all([_asked(new(), one) for one in durable])
+        singles._create_all([_asked(DEFAULT_TEAM, new(), one) for one in durable])
         assert waited == [any(durable)]
+
+    def test_one_teams_promise_makes_the_whole_group_wait_in_one_transaction(
+        self, singles: Singles, held: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        with ledger.begin() as conn:
+            ensure_team(conn, "growth")
+        asked: list[tuple[str, int, bool]] = []
+
+        def note(conn: Any, news: Sequence[NewRequest], *, team: str, durable: bool) -> list[Created]:
+            asked.append((team, len(news), durable))
+            return create_requests(conn, news, team=team, durable=durable)
+
+        monkeypatch.setattr("api.singles.create_requests", note)
+        statements = executed(held.engine)
+        teams = [DEFAULT_TEAM, "growth", DEFAULT_TEAM]
+        created = singles._create_all([_asked(team, new(), team == "growth") for team in teams])
+        assert [singles.find(each.id, team=team).id for each, team in zip(created, teams, strict=True)] == [
+            c.id for c in created
+        ]
+        # In one transaction the first statement's choice would be the other's too.
+        assert asked == [(DEFAULT_TEAM, 2, True), ("growth", 1, True)]
+        assert statements.count("COMMIT") == 1
+
+    def test_nobody_of_a_group_is_written_if_one_teams_part_fails(self, singles: Singles, ledger: Engine) -> None:
+        with pytest.raises(NotNullViolation):
+            singles._create_all([_asked(team, new(), False) for team in (DEFAULT_TEAM, "nobody")])
+        with ledger.connect() as conn:
+            assert conn.execute(text("SELECT count(*) FROM prediction_requests")).scalar_one() == 0
 
     def test_a_promise_that_cannot_be_kept_is_an_error(
         self, singles: Singles, held: Resources, monkeypatch: pytest.MonkeyPatch
@@ -340,9 +374,9 @@ class TestDisk:
             raise DatabaseUnavailable("gone")
 
         monkeypatch.setattr("api.singles.make_durable", gone)
-        created = singles.ask(new(), durable=False)
+        created = singles.ask(new(), durable=False, team=DEFAULT_TEAM)
         with pytest.raises(DatabaseUnavailable):
-            singles.wait(created.id, deadline=time.perf_counter())
+            singles.wait(created.id, deadline=time.perf_counter(), team=DEFAULT_TEAM)
         assert held.replies._waiting == {}
 
 
@@ -358,10 +392,10 @@ def _grouped(singles: Singles) -> Any:
     return singles._create
 
 
-def _asked(asked: NewRequest, durable: bool) -> Any:
+def _asked(team: str, asked: NewRequest, durable: bool) -> Any:
     from api.singles import _Asked
 
-    return _Asked(asked, durable)
+    return _Asked(team, asked, durable)
 
 
 def test_under_load_a_hint_carries_all_who_came_while_the_last_one_was_under_way(
@@ -370,8 +404,8 @@ def test_under_load_a_hint_carries_all_who_came_while_the_last_one_was_under_way
     monkeypatch.setattr("broker.flow.PATIENCE_S", 60.0)
     hints: list[list[int]] = []
     monkeypatch.setattr(held.publisher, "publish_requests", lambda ids: hints.append(list(ids)))
-    first = singles.ask(new("first"), durable=False).id
-    others = [singles.ask(new(f"C-{n}"), durable=False).id for n in range(3)]
+    first = singles.ask(new("first"), durable=False, team=DEFAULT_TEAM).id
+    others = [singles.ask(new(f"C-{n}"), durable=False, team=DEFAULT_TEAM).id for n in range(3)]
     assert hints == [[first]]
     with closing(redis.Redis.from_url(redis_url)) as client:
         announce(client, [first])
@@ -385,7 +419,7 @@ def test_a_hint_whose_word_is_lost_holds_the_next_client_up_for_a_moment_only(
 ) -> None:
     hints: list[list[int]] = []
     monkeypatch.setattr(held.publisher, "publish_requests", lambda ids: hints.append(list(ids)))
-    lost = singles.ask(new("lost"), durable=False).id
+    lost = singles.ask(new("lost"), durable=False, team=DEFAULT_TEAM).id
     waiting = ask_and_wait(singles, new("next"), wait_s=1)
     assert hints == [[lost], [waiting.id]]
 
@@ -395,6 +429,6 @@ def test_what_nobody_waits_for_does_not_wait_for_a_word(
 ) -> None:
     hints: list[list[int]] = []
     monkeypatch.setattr(held.publisher, "publish_requests", lambda ids: hints.append(list(ids)))
-    waited_for = singles.ask(new("a"), durable=False).id
-    promised = singles.ask(new("b"), durable=True).id
+    waited_for = singles.ask(new("a"), durable=False, team=DEFAULT_TEAM).id
+    promised = singles.ask(new("b"), durable=True, team=DEFAULT_TEAM).id
     assert hints == [[waited_for], [promised]]

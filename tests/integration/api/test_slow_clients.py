@@ -10,19 +10,20 @@ from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
-import httpx
 import pytest
 from sqlalchemy import Engine, text
 
 from api.connections import HEAD_BYTES
 from tests.asking import PREFIX, as_csv, customers
 from tests.integration.api.serving import Server, serving
+from tests.keys import TEST_KEY
 
 THREADS = 2
 """All that there are: as many stalled clients would stop a server that gives each a thread."""
 
-MODELS = f"GET {PREFIX}/models HTTP/1.1\r\nHost: x\r\n\r\n".encode()
-UPLOAD = f"POST {PREFIX}/batches?batch_id=slow HTTP/1.1\r\nHost: x\r\nContent-Type: text/csv\r\n"
+HOST = f"Host: x\r\nX-API-Key: {TEST_KEY.text}\r\n"
+MODELS = f"GET {PREFIX}/models HTTP/1.1\r\n{HOST}\r\n".encode()
+UPLOAD = f"POST {PREFIX}/batches?batch_id=slow HTTP/1.1\r\n{HOST}Content-Type: text/csv\r\n"
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +54,7 @@ def connect(server: Server, clients: ExitStack) -> socket.socket:
 
 
 def is_served(server: Server) -> bool:
-    return httpx.get(f"{server.url}{PREFIX}/models", timeout=30).status_code == 200
+    return server.client.get(f"{PREFIX}/models", timeout=30).status_code == 200
 
 
 def answer_to(client: socket.socket) -> tuple[int, bytes]:
@@ -147,7 +148,7 @@ def test_a_slow_body_that_keeps_the_rate_is_taken(server: Server, clients: ExitS
 def test_a_body_that_nobody_reads_is_not_waited_for(server: Server, clients: ExitStack) -> None:
     for _ in range(2 * THREADS):
         client = connect(server, clients)
-        client.sendall(f"GET {PREFIX}/models HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n".encode())
+        client.sendall(f"GET {PREFIX}/models HTTP/1.1\r\n{HOST}Content-Length: 1000000\r\n\r\n".encode())
         assert client.recv(65_536).startswith(b"HTTP/1.1 200")
     assert is_served(server)
 
@@ -184,7 +185,9 @@ def test_headers_without_end_are_refused_in_bounded_memory(server: Server, clien
         (b"GET / HTTP/1.1\r\n" + b"".join(b"A%d: a\r\n" % place for place in range(150)) + b"\r\n", 431),
         (b"GET / HTTP/1.1\r\nA: " + b"a" * 20_000 + b"\r\n\r\n", 431),
         (
-            f"GET {PREFIX}/batches?".encode() + b"&".join(b"a%d" % n for n in range(1_500)) + b" HTTP/1.1\r\nHost: x\r\n\r\n",
+            f"GET {PREFIX}/batches?".encode()
+            + b"&".join(b"a%d" % n for n in range(1_500))
+            + f" HTTP/1.1\r\n{HOST}\r\n".encode(),
             422,
         ),
     ],

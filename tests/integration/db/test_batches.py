@@ -8,8 +8,9 @@ import pytest
 from sqlalchemy import Connection, Engine, text
 from sqlalchemy.exc import IntegrityError
 
-from db.batches import BATCH_ID_BASE, Batch, batches_ahead, get_batch, list_batches, submit_batch
+from db.batches import BATCH_ID_BASE, Batch, batches_ahead, get_batch, get_own_batch, list_batches, submit_batch
 from db.errors import Conflict, NotFound
+from schemas.scopes import DEFAULT_TEAM
 from schemas.states import BatchStatus, OnError, Priority, Source
 from tests.factories import MODEL, add_batch, add_upload, new_batch, score
 from tests.integration.db.concurrency import together
@@ -51,7 +52,7 @@ def test_a_batch_without_options_has_the_defaults(conn: Connection) -> None:
 
 def test_a_taken_batch_id_is_a_conflict_and_changes_nothing(conn: Connection) -> None:
     submit_batch(conn, new_batch(priority=Priority.LOW))
-    with pytest.raises(Conflict, match="batch 'b' exists already") as caught:
+    with pytest.raises(Conflict, match="the batch_id 'b' is taken") as caught:
         submit_batch(conn, new_batch(priority=Priority.HIGH))
     assert caught.value.code == "batch_exists"
     assert get_batch(conn, "b").priority is Priority.LOW
@@ -112,19 +113,36 @@ class TestList:
     def test_a_batch_submitted_meanwhile_does_not_shift_the_pages(self, conn: Connection) -> None:
         for number in range(4):
             add_batch(conn, f"b{number}")
-        first = list_batches(conn, limit=2)
+        first = list_batches(conn, limit=2, team=DEFAULT_TEAM)
         add_batch(conn, "late")
-        assert _ids(list_batches(conn, limit=2, before=_mark(first[-1]))) == ["b1", "b0"]
+        assert _ids(list_batches(conn, limit=2, before=_mark(first[-1]), team=DEFAULT_TEAM)) == ["b1", "b0"]
 
     def test_status_and_priority_narrow_it(self, conn: Connection) -> None:
         add_batch(conn, "low", priority=Priority.LOW)
         add_batch(conn, "high", priority=Priority.HIGH)
         add_batch(conn, "done", sizes=(2,), priority=Priority.LOW)
         score(conn, "done")
-        assert _ids(list_batches(conn, priority=Priority.LOW)) == ["done", "low"]
-        assert _ids(list_batches(conn, status=BatchStatus.QUEUED)) == ["high", "low"]
-        assert _ids(list_batches(conn, status=BatchStatus.COMPLETED, priority=Priority.LOW)) == ["done"]
-        assert list_batches(conn, status=BatchStatus.FAILED) == []
+        assert _ids(list_batches(conn, priority=Priority.LOW, team=DEFAULT_TEAM)) == ["done", "low"]
+        assert _ids(list_batches(conn, status=BatchStatus.QUEUED, team=DEFAULT_TEAM)) == ["high", "low"]
+        assert _ids(list_batches(conn, status=BatchStatus.COMPLETED, priority=Priority.LOW, team=DEFAULT_TEAM)) == ["done"]
+        assert list_batches(conn, status=BatchStatus.FAILED, team=DEFAULT_TEAM) == []
+
+
+class TestTeams:
+    """A batch is found by its own team alone; its id is one in the installation."""
+
+    def test_each_team_finds_and_lists_its_own(self, conn: Connection) -> None:
+        for name, team in (("a", "x"), ("b", "y"), ("c", "x")):
+            add_batch(conn, name, team=team)
+        assert _ids(list_batches(conn, team="x")) == ["c", "a"]
+        assert get_own_batch(conn, "b", team="y").batch_no == get_batch(conn, "b").batch_no
+        with pytest.raises(NotFound, match="there is no batch 'b'"):
+            get_own_batch(conn, "b", team="x")
+
+    def test_an_id_that_another_team_has_is_taken(self, conn: Connection) -> None:
+        add_batch(conn, "a", team="x")
+        with pytest.raises(Conflict, match="the batch_id 'a' is taken"):
+            submit_batch(conn, new_batch("a", team="y"))
 
 
 class TestAhead:
@@ -134,6 +152,11 @@ class TestAhead:
         for name, priority in [("n1", Priority.NORMAL), ("l", Priority.LOW), ("u", Priority.URGENT), ("n2", Priority.NORMAL)]:
             add_batch(conn, name, priority=priority)
         assert {name: batches_ahead(conn, name) for name in ("u", "n1", "n2", "l")} == {"u": 0, "n1": 1, "n2": 2, "l": 3}
+
+    def test_those_of_other_teams_do_not_count(self, conn: Connection) -> None:
+        for name, team in (("o1", "x"), ("o2", "y"), ("mine", "x"), ("o3", "y")):
+            add_batch(conn, name, team=team)
+        assert batches_ahead(conn, "mine") == 1
 
     def test_batches_that_have_ended_or_are_paused_do_not_count(self, conn: Connection) -> None:
         add_batch(conn, "done", sizes=(1,))
@@ -148,10 +171,10 @@ class TestAhead:
 
 def _pages(conn: Connection, *, limit: int) -> list[list[str]]:
     pages: list[list[str]] = []
-    batches = list_batches(conn, limit=limit)
+    batches = list_batches(conn, limit=limit, team=DEFAULT_TEAM)
     while batches:
         pages.append(_ids(batches))
-        batches = list_batches(conn, limit=limit, before=_mark(batches[-1]))
+        batches = list_batches(conn, limit=limit, before=_mark(batches[-1]), team=DEFAULT_TEAM)
     return pages
 
 

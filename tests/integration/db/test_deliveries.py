@@ -27,6 +27,7 @@ from db.webhooks import (
     remove_endpoint,
     rotate_secret,
 )
+from schemas.scopes import DEFAULT_TEAM
 from schemas.secrets import new_secret
 from schemas.states import BatchStatus, DeliveryState, WebhookEvent
 from tests.factories import add_batch, add_delivery, claim_webhook, score
@@ -46,12 +47,12 @@ def due(conn: Connection, *, window: int = 16, receiver_window: int = 16, republ
 
 def add_to_endpoint(conn: Connection, *names: str) -> tuple[str, list[str]]:
     """An endpoint and a delivery to it for each batch; returns their ids."""
-    endpoint = add_endpoint(conn, "https://hook.test/e", secret=OLD)
+    endpoint = add_endpoint(conn, "https://hook.test/e", secret=OLD, team=DEFAULT_TEAM)
     for name in names:
         add_batch(conn, name, sizes=(1,))
         score(conn, name)
         hand_out(conn)
-    return endpoint.endpoint_id, [deliveries_of_batch(conn, name)[0].delivery_id for name in names]
+    return endpoint.endpoint_id, [deliveries_of_batch(conn, name, team=DEFAULT_TEAM)[0].delivery_id for name in names]
 
 
 class TestClaims:
@@ -74,7 +75,7 @@ class TestClaims:
         delivery_id = add_delivery(conn)
         settle_delivery(conn, claim_webhook(conn, delivery_id), DeliveryState.DELIVERED, status=204)
         assert claim_delivery(conn, delivery_id, lease_s=60) is None
-        delivery = get_delivery(conn, delivery_id)
+        delivery = get_delivery(conn, delivery_id, team=DEFAULT_TEAM)
         assert (delivery.state, delivery.last_status, delivery.available_at) == (DeliveryState.DELIVERED, 204, None)
         assert delivery.finished_at is not None
 
@@ -83,7 +84,7 @@ class TestClaims:
         settle_delivery(conn, claim_webhook(conn, delivery_id), DeliveryState.PENDING, status=500, error="500", pause_s=60)
         assert claim_delivery(conn, delivery_id, lease_s=60) is None
         assert due(conn) == set()
-        delivery = get_delivery(conn, delivery_id)
+        delivery = get_delivery(conn, delivery_id, team=DEFAULT_TEAM)
         assert delivery.available_at is not None
         assert delivery.available_at > delivery.created_at
         assert (delivery.attempt, delivery.last_error) == (1, "500")
@@ -99,7 +100,7 @@ class TestClaims:
             if state is not DeliveryState.RUNNING:
                 with pytest.raises(FenceLost):
                     settle_delivery(conn, zombie, state, status=500)
-        assert get_delivery(conn, delivery_id).state is DeliveryState.RUNNING
+        assert get_delivery(conn, delivery_id, team=DEFAULT_TEAM).state is DeliveryState.RUNNING
         settle_delivery(conn, second, DeliveryState.DELIVERED, status=200)
 
     def test_a_lease_that_runs_is_left_alone(self, conn: Connection) -> None:
@@ -111,16 +112,16 @@ class TestClaims:
         claim_webhook(conn, delivery_id)
         lapse(conn)
         rescue_deliveries(conn, attempts=1, backoff_s=0)
-        assert get_delivery(conn, delivery_id).state is DeliveryState.FAILED
+        assert get_delivery(conn, delivery_id, team=DEFAULT_TEAM).state is DeliveryState.FAILED
 
     def test_nothing_is_settled_for_an_endpoint_that_was_removed(self, conn: Connection) -> None:
         endpoint_id, (delivery_id,) = add_to_endpoint(conn, "b")
         held = claim_webhook(conn, delivery_id)
-        remove_endpoint(conn, endpoint_id)
+        remove_endpoint(conn, endpoint_id, team=DEFAULT_TEAM)
         with pytest.raises(FenceLost):
             settle_delivery(conn, held, DeliveryState.DELIVERED)
         with pytest.raises(NotFound):
-            get_delivery(conn, delivery_id)
+            get_delivery(conn, delivery_id, team=DEFAULT_TEAM)
 
 
 class TestHints:
@@ -174,9 +175,9 @@ class TestEndpoints:
     def test_after_a_rotation_both_secrets_sign_until_the_overlap_is_over(self, conn: Connection) -> None:
         endpoint_id, (first, second, third) = add_to_endpoint(conn, "a", "b", "c")
         assert claim_webhook(conn, first).secrets == (OLD,)
-        assert rotate_secret(conn, endpoint_id, secret=NEW, overlap_s=60).previous_until is not None
+        assert rotate_secret(conn, endpoint_id, secret=NEW, overlap_s=60, team=DEFAULT_TEAM).previous_until is not None
         assert claim_webhook(conn, second).secrets == (NEW, OLD)
-        assert rotate_secret(conn, endpoint_id, secret=OLD, overlap_s=0).previous_until is None
+        assert rotate_secret(conn, endpoint_id, secret=OLD, overlap_s=0, team=DEFAULT_TEAM).previous_until is None
         assert claim_webhook(conn, third).secrets == (OLD,)
 
     def test_secrets_are_not_alike(self) -> None:
@@ -187,25 +188,25 @@ class TestEndpoints:
         claim_webhook(conn, running)
         disable_endpoint(conn, endpoint_id, reason="gone")
         assert drop_pending(conn, endpoint_id, error="gone") == 1
-        assert get_delivery(conn, waiting).state is DeliveryState.FAILED
-        assert get_delivery(conn, running).state is DeliveryState.RUNNING
-        assert get_endpoint(conn, endpoint_id).disabled_reason == "gone"
+        assert get_delivery(conn, waiting, team=DEFAULT_TEAM).state is DeliveryState.FAILED
+        assert get_delivery(conn, running, team=DEFAULT_TEAM).state is DeliveryState.RUNNING
+        assert get_endpoint(conn, endpoint_id, team=DEFAULT_TEAM).disabled_reason == "gone"
         with pytest.raises(Conflict) as refusal:
-            send_anew(conn, waiting)
+            send_anew(conn, waiting, team=DEFAULT_TEAM)
         assert refusal.value.code == "webhook_disabled"
-        assert enable_endpoint(conn, endpoint_id).disabled_at is None
-        assert send_anew(conn, waiting).state is DeliveryState.PENDING
+        assert enable_endpoint(conn, endpoint_id, team=DEFAULT_TEAM).disabled_at is None
+        assert send_anew(conn, waiting, team=DEFAULT_TEAM).state is DeliveryState.PENDING
 
     @pytest.mark.parametrize("ask", [get_endpoint, remove_endpoint, enable_endpoint])
     def test_an_unknown_one_is_not_found(self, conn: Connection, ask: object) -> None:
         with pytest.raises(NotFound):
-            ask(conn, "whe_none")  # type: ignore[operator]
+            ask(conn, "whe_none", team=DEFAULT_TEAM)  # type: ignore[operator]
 
     def test_pages_hold_each_once_the_newest_first(self, conn: Connection) -> None:
-        made = [add_endpoint(conn, f"https://hook.test/{n}", secret=OLD).endpoint_id for n in range(3)]
-        newest = list_endpoints(conn, limit=2)
+        made = [add_endpoint(conn, f"https://hook.test/{n}", secret=OLD, team=DEFAULT_TEAM).endpoint_id for n in range(3)]
+        newest = list_endpoints(conn, limit=2, team=DEFAULT_TEAM)
         last = newest[-1]
-        rest = list_endpoints(conn, limit=2, before=(last.created_at, last.endpoint_id))
+        rest = list_endpoints(conn, limit=2, before=(last.created_at, last.endpoint_id), team=DEFAULT_TEAM)
         assert [e.endpoint_id for e in (*newest, *rest)] == made[::-1]
 
 
@@ -215,16 +216,16 @@ class TestReading:
     def test_an_endpoints_are_listed_by_state_and_in_pages(self, conn: Connection) -> None:
         endpoint_id, made = add_to_endpoint(conn, "a", "b", "c")
         settle_delivery(conn, claim_webhook(conn, made[0]), DeliveryState.DELIVERED)
-        page = deliveries_of_endpoint(conn, endpoint_id, limit=2)
+        page = deliveries_of_endpoint(conn, endpoint_id, limit=2, team=DEFAULT_TEAM)
         last = page[-1]
-        rest = deliveries_of_endpoint(conn, endpoint_id, limit=2, before=(last.created_at, last.delivery_id))
+        rest = deliveries_of_endpoint(conn, endpoint_id, limit=2, before=(last.created_at, last.delivery_id), team=DEFAULT_TEAM)
         assert [d.delivery_id for d in (*page, *rest)] == made[::-1]
-        waiting = deliveries_of_endpoint(conn, endpoint_id, state=DeliveryState.PENDING)
+        waiting = deliveries_of_endpoint(conn, endpoint_id, state=DeliveryState.PENDING, team=DEFAULT_TEAM)
         assert [d.delivery_id for d in waiting] == made[:0:-1]
 
     def test_those_of_an_unknown_batch_are_not_found(self, conn: Connection) -> None:
         with pytest.raises(NotFound):
-            deliveries_of_batch(conn, "none")
+            deliveries_of_batch(conn, "none", team=DEFAULT_TEAM)
 
 
 class TestSendingAnew:
@@ -235,7 +236,7 @@ class TestSendingAnew:
         delivery_id = add_delivery(conn)
         first = claim_webhook(conn, delivery_id)
         settle_delivery(conn, first, came_of_it, status=200)
-        assert send_anew(conn, delivery_id).state is DeliveryState.PENDING
+        assert send_anew(conn, delivery_id, team=DEFAULT_TEAM).state is DeliveryState.PENDING
         assert due(conn) == {delivery_id}
         second = claim_webhook(conn, delivery_id)
         assert (second.attempt, second.tries, second.event_id) == (2, 1, first.event_id)
@@ -243,11 +244,11 @@ class TestSendingAnew:
     def test_one_that_waits_is_due_now(self, conn: Connection) -> None:
         delivery_id = add_delivery(conn)
         settle_delivery(conn, claim_webhook(conn, delivery_id), DeliveryState.PENDING, pause_s=3600)
-        send_anew(conn, delivery_id)
+        send_anew(conn, delivery_id, team=DEFAULT_TEAM)
         assert due(conn) == {delivery_id}
 
     def test_one_that_is_being_sent_is_left_alone(self, conn: Connection) -> None:
         delivery_id = add_delivery(conn)
         held = claim_webhook(conn, delivery_id)
-        assert send_anew(conn, delivery_id).state is DeliveryState.RUNNING
+        assert send_anew(conn, delivery_id, team=DEFAULT_TEAM).state is DeliveryState.RUNNING
         settle_delivery(conn, held, DeliveryState.DELIVERED)

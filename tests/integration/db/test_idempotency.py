@@ -9,6 +9,7 @@ from sqlalchemy.exc import IntegrityError
 from db.batches import submit_batch
 from db.errors import Conflict
 from db.idempotency import keep_key, purge_keys, replayed_batch
+from schemas.scopes import DEFAULT_TEAM
 from scoring.errors import DataError
 from tests.factories import new_batch
 from tests.integration.db.concurrency import meanwhile, together, wait_until_blocked
@@ -19,11 +20,11 @@ OTHER_BODY = "b" * 64
 
 def submit(conn: Connection, batch_id: str, key: str = "k", body: str = BODY) -> str:
     """A submit as the API does it; tells the batch, or the code of what stood in the way."""
-    if (replayed := replayed_batch(conn, key, body)) is not None:
+    if (replayed := replayed_batch(conn, key, body, team=DEFAULT_TEAM)) is not None:
         return replayed
     submit_batch(conn, new_batch(batch_id))
     try:
-        keep_key(conn, key, body, batch_id)
+        keep_key(conn, key, body, batch_id, team=DEFAULT_TEAM)
     except Conflict as conflict:
         conn.rollback()
         return conflict.code
@@ -47,7 +48,7 @@ def test_another_key_is_another_submit(conn: Connection) -> None:
 def test_a_key_with_another_body_is_refused(conn: Connection) -> None:
     submit(conn, "first")
     with pytest.raises(DataError, match="was used for another request") as caught:
-        replayed_batch(conn, "k", OTHER_BODY)
+        replayed_batch(conn, "k", OTHER_BODY, team=DEFAULT_TEAM)
     assert caught.value.code == "idempotency_key_reused"
 
 
@@ -68,7 +69,7 @@ def test_a_submit_waits_for_the_one_in_flight_and_then_says_so(ledger: Engine, b
             first.commit()
             assert second.result() == "request_in_flight"
     with ledger.connect() as conn:
-        assert replayed_batch(conn, "k", BODY) == "first"
+        assert replayed_batch(conn, "k", BODY, team=DEFAULT_TEAM) == "first"
         assert conn.execute(text("SELECT batch_id FROM batch_jobs")).scalars().all() == ["first"]
 
 
@@ -104,4 +105,4 @@ def test_a_key_is_forgotten_after_a_day(conn: Connection) -> None:
 
 def test_a_key_needs_its_batch(conn: Connection) -> None:
     with pytest.raises(IntegrityError):
-        keep_key(conn, "k", BODY, "nothing")
+        keep_key(conn, "k", BODY, "nothing", team=DEFAULT_TEAM)

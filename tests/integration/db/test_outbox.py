@@ -14,6 +14,7 @@ from db.deliveries import deliveries_of_batch
 from db.planning import claim_plan, finish_plan, refuse_plan
 from db.rescue import count_quarantined, quarantine_chunk, rescue_chunks, rescue_plans
 from db.webhooks import Endpoint, add_endpoint, disable_endpoint, hand_out, remove_endpoint
+from schemas.scopes import DEFAULT_TEAM
 from schemas.secrets import new_secret
 from schemas.states import WebhookEvent
 from tests.factories import add_batch, add_upload, claim, finish, lapse, plan_of, score
@@ -27,7 +28,7 @@ def events(conn: Connection) -> list[tuple[str, str]]:
 
 
 def listen(conn: Connection, *only: WebhookEvent, url: str = "https://hook.test/all") -> Endpoint:
-    return add_endpoint(conn, url, secret=new_secret(), **({"events": only} if only else {}))
+    return add_endpoint(conn, url, secret=new_secret(), **({"events": only} if only else {}), team=DEFAULT_TEAM)
 
 
 def completed(conn: Connection) -> None:
@@ -235,7 +236,7 @@ class TestHandingOut:
         add_batch(conn, sizes=(1,), callback_url="https://hook.test/mine")
         score(conn)
         assert hand_out(conn) == 1
-        made = {(d.endpoint_id, d.url, d.event) for d in deliveries_of_batch(conn, "b")}
+        made = {(d.endpoint_id, d.url, d.event) for d in deliveries_of_batch(conn, "b", team=DEFAULT_TEAM)}
         assert made == {
             (everything.endpoint_id, everything.url, WebhookEvent.COMPLETED),
             (None, "https://hook.test/mine", WebhookEvent.COMPLETED),
@@ -246,20 +247,20 @@ class TestHandingOut:
         listen(conn)
         completed(conn)
         assert [hand_out(conn), hand_out(conn)] == [1, 0]
-        assert len(deliveries_of_batch(conn, "b")) == 1
+        assert len(deliveries_of_batch(conn, "b", team=DEFAULT_TEAM)) == 1
 
     def test_an_event_that_nobody_listens_to_is_kept_and_not_looked_at_again(self, conn: Connection) -> None:
         completed(conn)
         assert [hand_out(conn), hand_out(conn)] == [1, 0]
         listen(conn)
         assert hand_out(conn) == 0
-        assert (deliveries_of_batch(conn, "b"), len(events(conn))) == ([], 1)
+        assert (deliveries_of_batch(conn, "b", team=DEFAULT_TEAM), len(events(conn))) == ([], 1)
 
     def test_a_disabled_endpoint_is_told_nothing(self, conn: Connection) -> None:
         disable_endpoint(conn, listen(conn).endpoint_id, reason="for a test")
         completed(conn)
         hand_out(conn)
-        assert deliveries_of_batch(conn, "b") == []
+        assert deliveries_of_batch(conn, "b", team=DEFAULT_TEAM) == []
 
     def test_processes_that_hand_out_at_once_share_the_events(self, ledger: Engine) -> None:
         with ledger.begin() as conn:
@@ -269,17 +270,17 @@ class TestHandingOut:
                 score(conn, name)
         assert sum(together(ledger, *[lambda conn: hand_out(conn, limit=2)] * 3)) == 6
         with ledger.connect() as conn:
-            assert [len(deliveries_of_batch(conn, name)) for name in "abcdef"] == [1] * 6
+            assert [len(deliveries_of_batch(conn, name, team=DEFAULT_TEAM)) for name in "abcdef"] == [1] * 6
 
     def test_an_endpoint_that_is_removed_meanwhile_is_left_out(self, ledger: Engine) -> None:
         with ledger.begin() as conn:
             gone, kept = listen(conn), listen(conn, url="https://hook.test/kept")
             completed(conn)
         with ledger.connect() as remover:
-            remove_endpoint(remover, gone.endpoint_id)
+            remove_endpoint(remover, gone.endpoint_id, team=DEFAULT_TEAM)
             with meanwhile(ledger, hand_out) as handed:
                 wait_until_blocked(ledger)
                 remover.commit()
             assert handed.result() == 1
         with ledger.connect() as conn:
-            assert [d.endpoint_id for d in deliveries_of_batch(conn, "b")] == [kept.endpoint_id]
+            assert [d.endpoint_id for d in deliveries_of_batch(conn, "b", team=DEFAULT_TEAM)] == [kept.endpoint_id]

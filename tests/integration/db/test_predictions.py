@@ -9,6 +9,7 @@ from datetime import UTC, datetime
 import pytest
 from psycopg2 import errors as pg
 from sqlalchemy import Connection, Engine, text
+from sqlalchemy.exc import IntegrityError
 
 from db.batches import Batch, get_batch
 from db.errors import NotFound
@@ -23,7 +24,8 @@ from db.predictions import (
     store_predictions,
     written_results,
 )
-from tests.factories import MODEL, add_batch, add_prediction, claim, predictions_csv, score
+from schemas.scopes import DEFAULT_TEAM
+from tests.factories import MODEL, add_batch, add_prediction, add_request, claim, customer, predictions_csv, score
 from tests.integration.db.test_customers import NASTY_IDS
 
 
@@ -55,12 +57,17 @@ class TestOnce:
 
     def test_single_predictions_and_batches_share_no_id(self, conn: Connection) -> None:
         batch = add_batch(conn)
-        top = conn.execute(
-            text("SELECT seqmax FROM pg_sequence WHERE seqrelid = 'single_prediction_ids'::regclass")
-        ).scalar_one()
+        conn.execute(text("INSERT INTO teams (team, team_no) VALUES ('last', 4194303)"))
+        last = conn.execute(text("SELECT seqmax FROM pg_sequence WHERE seqrelid = 'single_prediction_ids'::regclass"))
+        conn.execute(text("SELECT setval('single_prediction_ids', :last, false)"), {"last": last.scalar_one()})
+        top = add_request(conn, customer(), team="last")
+        assert top == (1 << 62) - 1
         assert top < batch.first_prediction_id
         assert is_batch_prediction(batch.first_prediction_id)
         assert not is_batch_prediction(top)
+        conn.execute(text("SELECT setval('single_prediction_ids', 1, false)"))  # no rollback takes that back
+        with pytest.raises(IntegrityError, match="teams_team_no_check"):
+            conn.execute(text("INSERT INTO teams (team, team_no) VALUES ('beyond', 4194304)"))
 
 
 class TestResults:
@@ -98,7 +105,7 @@ class TestResults:
             "model_version": MODEL,
             "prediction_id": str(batch.first_prediction_id),
         }
-        assert predicted_at == get_prediction(conn, batch.first_prediction_id).predicted_at
+        assert predicted_at == get_prediction(conn, batch.first_prediction_id, team=DEFAULT_TEAM).predicted_at
 
     def test_a_time_is_written_in_full_wherever_a_chunk_ends(self, conn: Connection) -> None:
         batch = add_batch(conn, sizes=(6,))
@@ -139,7 +146,7 @@ class TestResults:
         churn_probability = 0.1 + 0.2 - 1e-16
         store_predictions(conn, predictions_csv(claim(conn), [(0, "C-0")], churn_probability=churn_probability))
         assert float(page(conn, batch)[0]["churn_probability"]) == churn_probability
-        assert get_prediction(conn, batch.first_prediction_id).churn_probability == churn_probability
+        assert get_prediction(conn, batch.first_prediction_id, team=DEFAULT_TEAM).churn_probability == churn_probability
 
     def test_any_customer_id_survives_the_way_there_and_back(self, conn: Connection) -> None:
         batch = add_batch(conn)
@@ -161,7 +168,7 @@ class TestSingle:
 
     def test_it_is_read_as_it_was_stored(self, conn: Connection) -> None:
         new = add_prediction(conn, 42)
-        stored = get_prediction(conn, 42)
+        stored = get_prediction(conn, 42, team=DEFAULT_TEAM)
         assert {name: getattr(stored, name) for name in new} == new
         assert (stored.batch_id, stored.row_number) == (None, None)
         assert stored.predicted_at.tzinfo is not None
@@ -169,19 +176,28 @@ class TestSingle:
     def test_a_batch_row_knows_where_it_came_from(self, conn: Connection) -> None:
         batch = add_batch(conn)
         score(conn, chunk_no=1)
-        stored = get_prediction(conn, batch.first_prediction_id + 3)
+        stored = get_prediction(conn, batch.first_prediction_id + 3, team=DEFAULT_TEAM)
         assert (stored.batch_id, stored.row_number, stored.customer_id, stored.attempt) == ("b", 3, "C-3", 1)
 
     def test_an_unknown_one_is_not_found(self, conn: Connection) -> None:
         with pytest.raises(NotFound, match="there is no prediction '7'"):
-            get_prediction(conn, 7)
+            get_prediction(conn, 7, team=DEFAULT_TEAM)
 
     def test_many_are_read_at_once_and_unknown_ones_left_out(self, conn: Connection) -> None:
         stored = [add_prediction(conn, number, customer_id=f"C-{number}") for number in (3, 1, 2)]
-        found = get_predictions(conn, [1, 2, 3, 7])
+        found = get_predictions(conn, [1, 2, 3, 7], team=DEFAULT_TEAM)
         assert {number: found[number].customer_id for number in found} == {row["id"]: row["customer_id"] for row in stored}
-        assert found[2] == get_prediction(conn, 2)
-        assert get_predictions(conn, []) == {}
+        assert found[2] == get_prediction(conn, 2, team=DEFAULT_TEAM)
+        assert get_predictions(conn, [], team=DEFAULT_TEAM) == {}
+
+    def test_one_of_a_batch_is_whose_the_batch_is(self, conn: Connection) -> None:
+        ids = []
+        for team in (DEFAULT_TEAM, "growth"):
+            batch = add_batch(conn, team, sizes=(1,), team=team)
+            score(conn, team)
+            ids.append(batch.first_prediction_id)
+        assert list(get_predictions(conn, ids, team=DEFAULT_TEAM)) == ids[:1]
+        assert list(get_predictions(conn, ids, team="growth")) == ids[1:]
 
 
 class TestHistory:
@@ -205,17 +221,17 @@ class TestHistory:
         batch = add_batch(conn, sizes=(1,))
         score(conn)
         add_prediction(conn, 5)
-        assert {p.id for p in customer_predictions(conn, "C-0")} == {5, batch.first_prediction_id}
+        assert {p.id for p in customer_predictions(conn, "C-0", team=DEFAULT_TEAM)} == {5, batch.first_prediction_id}
 
     def test_a_customer_without_predictions_has_none(self, conn: Connection) -> None:
-        assert customer_predictions(conn, "x") == []
+        assert customer_predictions(conn, "x", team=DEFAULT_TEAM) == []
 
 
 def _pages(conn: Connection, *, limit: int) -> list[list[int]]:
-    pages, found = [], customer_predictions(conn, "C-0", limit=limit)
+    pages, found = [], customer_predictions(conn, "C-0", limit=limit, team=DEFAULT_TEAM)
     while found:
         pages.append([prediction.id for prediction in found])
-        found = customer_predictions(conn, "C-0", limit=limit, before=(found[-1].predicted_at, found[-1].id))
+        found = customer_predictions(conn, "C-0", limit=limit, before=(found[-1].predicted_at, found[-1].id), team=DEFAULT_TEAM)
     return pages
 
 

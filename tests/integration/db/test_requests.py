@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from psycopg2.errors import NotNullViolation
 from sqlalchemy import Connection, Engine, event, text
 
 from db.customers import delete_customer, get_customer
@@ -23,6 +24,8 @@ from db.requests import (
     release_request,
 )
 from db.rescue import rescue_requests
+from db.teams import ensure_team
+from schemas.scopes import DEFAULT_TEAM
 from schemas.states import RequestState
 from tests.factories import MODEL, add_customers, add_model, add_request, claim_one, customer, score_requests, scored
 from tests.integration.db.concurrency import meanwhile, together, wait_until_blocked
@@ -33,13 +36,13 @@ def new(customer_id: str = "C-0", *, in_full: bool = True, model: str | None = N
 
 
 def request_of(conn: Connection, request_id: int) -> PredictionRequest:
-    found = get_request(conn, request_id)
+    found = get_request(conn, request_id, team=DEFAULT_TEAM)
     assert found is not None
     return found
 
 
 def prediction_of(conn: Connection, request_id: int) -> StoredPrediction:
-    return get_predictions(conn, [request_id])[request_id]
+    return get_predictions(conn, [request_id], team=DEFAULT_TEAM)[request_id]
 
 
 class TestCreate:
@@ -55,7 +58,7 @@ class TestCreate:
             new("b", model="unknown"),
             new("c", model="test-2"),
         ]
-        created = create_requests(conn, asked, durable=True)
+        created = create_requests(conn, asked, durable=True, team=DEFAULT_TEAM)
         assert [(made.model_version, made.is_known) for made in created] == [
             (MODEL, True),
             (MODEL, False),
@@ -65,14 +68,32 @@ class TestCreate:
         ]
         assert [made.was_written for made in created] == [True, False, True, False, True]
         for made, wanted in zip(created, asked, strict=True):
-            found = get_request(conn, made.id)
+            found = get_request(conn, made.id, team=DEFAULT_TEAM)
             assert (found is not None) == made.was_written
             if found is not None:
                 assert (found.customer_id, found.model_version) == (wanted.customer_id, made.model_version)
 
+    def test_its_id_says_whose_it_is(self, conn: Connection) -> None:
+        teams = ["default", "growth", "risk"]
+        for team in teams:
+            ensure_team(conn, team)
+        made = {team: add_request(conn, customer(), team=team) for team in teams}
+        assert made["default"] < 1 << 40 <= min(made["growth"], made["risk"])
+        assert not any(map(is_batch_prediction, made.values()))
+        for team in teams:
+            seen = [whose for whose in teams if get_request(conn, made[whose], team=team) is not None]
+            assert seen == [team]
+        score_requests(conn, *made.values())
+        for team in teams:
+            assert list(get_predictions(conn, list(made.values()), team=team)) == [made[team]]
+
+    def test_nothing_is_written_for_a_team_that_there_is_not(self, conn: Connection) -> None:
+        with pytest.raises(NotNullViolation):
+            add_request(conn, customer(), team="nobody")
+
     def test_without_a_champion_only_named_models_will_do(self, conn: Connection) -> None:
         conn.execute(text("UPDATE models SET state = 'retired'"))
-        created = create_requests(conn, [new(), new(model=MODEL)], durable=True)
+        created = create_requests(conn, [new(), new(model=MODEL)], durable=True, team=DEFAULT_TEAM)
         assert [made.model_version for made in created] == [None, MODEL]
 
     def test_a_claim_brings_all_that_scoring_needs(self, conn: Connection) -> None:
@@ -88,9 +109,9 @@ class TestCreate:
         assert claim_one(conn, add_request(conn, "C-0")).customer is None
 
     def test_an_unknown_customer_is_not_found_at_once(self, conn: Connection) -> None:
-        (created,) = create_requests(conn, [new(in_full=False)], durable=True)
+        (created,) = create_requests(conn, [new(in_full=False)], durable=True, team=DEFAULT_TEAM)
         assert (created.is_known, created.was_written) == (False, False)
-        assert get_request(conn, created.id) is None
+        assert get_request(conn, created.id, team=DEFAULT_TEAM) is None
 
 
 class TestClaim:
@@ -138,7 +159,7 @@ class TestFinish:
         request_id = add_request(conn, customer())
         held = claim_one(conn, request_id)
         assert finish_requests(conn, [scored(held, 1 / 3)]) == {request_id}
-        assert get_request(conn, request_id) is None
+        assert get_request(conn, request_id, team=DEFAULT_TEAM) is None
         stored = prediction_of(conn, request_id)
         assert (stored.churn_probability, stored.confidence_score, stored.risk_category) == (1 / 3, 1 - 1 / 3, "low")
         assert (stored.customer_id, stored.model_version, stored.attempt) == ("C-0", MODEL, 1)
@@ -154,7 +175,7 @@ class TestFinish:
         fail_request(conn, zombie, code="c", detail="late")
         release_request(conn, zombie, backoff_s=0)
         assert request_of(conn, request_id).state is RequestState.RUNNING
-        assert get_predictions(conn, [request_id]) == {}
+        assert get_predictions(conn, [request_id], team=DEFAULT_TEAM) == {}
         assert finish_requests(conn, [scored(heir)]) == {request_id}
         assert prediction_of(conn, request_id).attempt == 2
 
@@ -176,7 +197,7 @@ class TestFinish:
 
         assert finish_requests(conn, [scored(claims[i], 0.1 + n / 10) for n, i in enumerate(ids)]) == set(ids[:2])
 
-        found = get_predictions(conn, ids)
+        found = get_predictions(conn, ids, team=DEFAULT_TEAM)
         assert {i: (found[i].customer_id, found[i].churn_probability) for i in found} == {
             ids[0]: ("C-0", 0.1),
             ids[1]: ("stored", 0.2),
@@ -254,7 +275,7 @@ class TestFinishAtOnce:
                 deleting.commit()
             assert finishing.result() == set()
         with ledger.connect() as conn:
-            assert get_predictions(conn, [request_id]) == {}
+            assert get_predictions(conn, [request_id], team=DEFAULT_TEAM) == {}
 
     def test_a_deletion_waits_for_it(self, ledger: Engine) -> None:
         with ledger.begin() as conn:
@@ -280,17 +301,17 @@ class TestFinishAtOnce:
             assert finishing.result() == {request_id}
         with ledger.begin() as conn:
             make_durable(conn, request_id)
-            assert get_request(conn, request_id) is None
+            assert get_request(conn, request_id, team=DEFAULT_TEAM) is None
 
 
 class TestDisk:
     """Which commits wait for the disk, told from how far the log had been written there when they returned."""
 
     def test_a_request_whose_client_waits_does_not(self, hurried: Engine) -> None:
-        assert not _wait(hurried, lambda conn, _: create_requests(conn, [new()], durable=False))
+        assert not _wait(hurried, lambda conn, _: create_requests(conn, [new()], durable=False, team=DEFAULT_TEAM))
 
     def test_one_that_is_promised_does(self, hurried: Engine) -> None:
-        assert _wait(hurried, lambda conn, _: create_requests(conn, [new()], durable=True))
+        assert _wait(hurried, lambda conn, _: create_requests(conn, [new()], durable=True, team=DEFAULT_TEAM))
 
     def test_a_claim_does_not(self, hurried: Engine) -> None:
         assert not _wait(hurried, lambda conn, request_id: claim_requests(conn, [request_id], lease_s=60))
@@ -302,14 +323,14 @@ class TestDisk:
 
     def test_a_request_that_is_made_durable_does_and_stays_what_it_was(self, hurried: Engine) -> None:
         with each_alone(hurried) as conn:
-            before = [get_request(conn, request_id) for request_id in _waiting(conn)]
+            before = [get_request(conn, request_id, team=DEFAULT_TEAM) for request_id in _waiting(conn)]
         assert _wait(hurried, lambda conn, request_id: make_durable(conn, request_id))
         with each_alone(hurried) as conn:
-            assert [get_request(conn, request_id) for request_id in _waiting(conn)] == before
+            assert [get_request(conn, request_id, team=DEFAULT_TEAM) for request_id in _waiting(conn)] == before
 
     def test_a_transaction_goes_on_as_hurried_as_it_was(self, hurried: Engine) -> None:
         with each_alone(hurried) as conn:
-            create_requests(conn, [new()], durable=False)
+            create_requests(conn, [new()], durable=False, team=DEFAULT_TEAM)
             assert conn.execute(text("SHOW synchronous_commit")).scalar_one() == "on"
 
 
@@ -320,7 +341,7 @@ _TRIES = 20
 def hurried(ledger: Engine, postgres_url: str) -> Iterator[Engine]:
     """An engine whose sessions wait for the disk, as those of an installation do, on a ledger with requests that wait."""
     with each_alone(ledger) as conn:
-        create_requests(conn, [new()] * _TRIES, durable=True)
+        create_requests(conn, [new()] * _TRIES, durable=True, team=DEFAULT_TEAM)
     made = make_engine(postgres_url)
 
     @event.listens_for(made, "connect")

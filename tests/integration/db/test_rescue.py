@@ -24,6 +24,7 @@ from db.rescue import (
     sweep,
 )
 from db.row_errors import store_row_errors
+from schemas.scopes import DEFAULT_TEAM
 from schemas.states import BatchStatus, ChunkState, RequestState
 from scoring.features import Code
 from tests.factories import (
@@ -230,7 +231,7 @@ class TestRequests:
         for _ in range(2):
             claim_one(conn, request_id, lease_s=0)
             rescue_requests(conn, max_attempts=2)
-        failed = get_request(conn, request_id)
+        failed = get_request(conn, request_id, team=DEFAULT_TEAM)
         assert failed is not None
         assert (failed.state, failed.error_code) == (RequestState.FAILED, "scoring_failed")
         assert failed.error_detail == "the worker made no progress 2 times"
@@ -313,5 +314,5 @@ def _request(conn: Connection) -> int:
 
 
 def _state(conn: Connection, request_id: int) -> RequestState | None:
-    found = get_request(conn, request_id)
+    found = get_request(conn, request_id, team=DEFAULT_TEAM)
     return None if found is None else found.state

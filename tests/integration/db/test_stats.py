@@ -8,12 +8,13 @@ from sqlalchemy import Connection, text
 from db.deliveries import deliveries_of_batch, settle_delivery
 from db.stats import backlog, rows_per_second, today
 from db.webhooks import hand_out
+from schemas.scopes import DEFAULT_TEAM
 from schemas.states import DeliveryState, Priority
 from tests.factories import add_batch, add_prediction, add_request, add_upload, claim, claim_webhook, customer, score
 
 
 def test_an_empty_ledger_has_nothing_to_tell(conn: Connection) -> None:
-    stats, waiting = today(conn), backlog(conn)
+    stats, waiting = today(conn, team=DEFAULT_TEAM), backlog(conn, team=None)
     assert (stats.predictions_by_risk, stats.batches_by_status, stats.mean_batch_seconds) == ({}, {}, None)
     assert (waiting.chunks_by_priority, waiting.oldest_chunk_s, waiting.waiting_requests) == ({}, 0.0, 0)
     assert rows_per_second(conn) is None
@@ -28,7 +29,7 @@ def test_todays_predictions_are_counted_by_band(conn: Connection) -> None:
     conn.execute(
         text("UPDATE prediction_history SET predicted_at = date_trunc('day', now(), 'UTC') - interval '1 us' WHERE id = 2")
     )
-    assert today(conn).predictions_by_risk == {"low": 3, "critical": 1}
+    assert today(conn, team=DEFAULT_TEAM).predictions_by_risk == {"low": 3, "critical": 1}
 
 
 def test_batches_are_counted_by_state_and_timed(conn: Connection) -> None:
@@ -42,7 +43,7 @@ def test_batches_are_counted_by_state_and_timed(conn: Connection) -> None:
             text("UPDATE batch_jobs SET submitted_at = completed_at - make_interval(secs => :s) WHERE batch_id = :b"),
             {"s": seconds, "b": name},
         )
-    stats = today(conn)
+    stats = today(conn, team=DEFAULT_TEAM)
     assert stats.batches_by_status == {"completed": 2, "queued": 2}
     assert stats.mean_batch_seconds == pytest.approx(3)
 
@@ -54,7 +55,7 @@ def test_the_backlog_holds_pending_and_running_chunks_by_priority(conn: Connecti
     claim(conn, "low", 1)
     conn.execute(text("UPDATE batch_jobs SET submitted_at = submitted_at - interval '90 s' WHERE batch_id = 'low'"))
     add_request(conn, customer())
-    waiting = backlog(conn)
+    waiting = backlog(conn, team=None)
     assert waiting.chunks_by_priority == {"low": 2, "high": 2}
     assert 90 <= waiting.oldest_chunk_s < 100
     assert waiting.waiting_requests == 1
@@ -62,15 +63,15 @@ def test_the_backlog_holds_pending_and_running_chunks_by_priority(conn: Connecti
 
 def test_webhooks_wait_from_the_end_of_their_batch_until_they_arrive(conn: Connection) -> None:
     add_batch(conn, sizes=(1,), callback_url="https://hook.test/")
-    seen = [backlog(conn).waiting_webhooks]
+    seen = [backlog(conn, team=None).waiting_webhooks]
     score(conn)
-    seen.append(backlog(conn).waiting_webhooks)
+    seen.append(backlog(conn, team=None).waiting_webhooks)
     hand_out(conn)
-    (delivery,) = deliveries_of_batch(conn, "b")
+    (delivery,) = deliveries_of_batch(conn, "b", team=DEFAULT_TEAM)
     held = claim_webhook(conn, delivery.delivery_id)
-    seen.append(backlog(conn).waiting_webhooks)
+    seen.append(backlog(conn, team=None).waiting_webhooks)
     settle_delivery(conn, held, DeliveryState.DELIVERED)
-    assert [*seen, backlog(conn).waiting_webhooks] == [0, 1, 1, 0]
+    assert [*seen, backlog(conn, team=None).waiting_webhooks] == [0, 1, 1, 0]
 
 
 def test_the_pace_is_that_of_large_batches_from_their_first_chunk_on(conn: Connection) -> None:

@@ -16,6 +16,7 @@ from db.deliveries import Delivery, claim_delivery, get_delivery, settle_deliver
 from db.engine import make_engine
 from db.webhooks import add_endpoint, get_endpoint, hand_out, rotate_secret
 from schemas.messages import WEBHOOKS_QUEUE
+from schemas.scopes import DEFAULT_TEAM
 from schemas.secrets import new_secret
 from schemas.states import DeliveryState
 from settings import Settings
@@ -64,7 +65,7 @@ def with_endpoint(ledger: Engine, receiver: Receiver, *batches: str) -> tuple[st
     """An endpoint and a delivery to it for each batch; returns its id, its secret and the deliveries' ids."""
     secret = new_secret()
     with ledger.begin() as conn:
-        endpoint = add_endpoint(conn, receiver.url, secret=secret)
+        endpoint = add_endpoint(conn, receiver.url, secret=secret, team=DEFAULT_TEAM)
         for batch_id in batches:
             add_batch(conn, batch_id, sizes=(1,))
             score(conn, batch_id)
@@ -75,7 +76,7 @@ def with_endpoint(ledger: Engine, receiver: Receiver, *batches: str) -> tuple[st
 
 def read(ledger: Engine, delivery_id: str) -> Delivery:
     with ledger.connect() as conn:
-        return get_delivery(conn, delivery_id)
+        return get_delivery(conn, delivery_id, team=DEFAULT_TEAM)
 
 
 def make_due(ledger: Engine) -> None:
@@ -154,7 +155,7 @@ def test_gone_disables_an_endpoint_and_drops_what_waits_for_it(courier: Courier,
     assert len(receiver.received) == 1
     assert [read(ledger, d).state for d in (first, second)] == [DeliveryState.FAILED] * 2
     with ledger.connect() as conn:
-        assert get_endpoint(conn, endpoint_id).disabled_reason == "the receiver answered 410 Gone"
+        assert get_endpoint(conn, endpoint_id, team=DEFAULT_TEAM).disabled_reason == "the receiver answered 410 Gone"
 
 
 def test_gone_ends_a_callback_without_another_attempt(courier: Courier, ledger: Engine, receiver: Receiver) -> None:
@@ -169,7 +170,7 @@ def test_an_endpoints_webhook_is_signed_by_its_own_secrets_alone(courier: Courie
     new = new_secret()
     deliver(courier, first)
     with ledger.begin() as conn:
-        rotate_secret(conn, endpoint_id, secret=new, overlap_s=3600)
+        rotate_secret(conn, endpoint_id, secret=new, overlap_s=3600, team=DEFAULT_TEAM)
     deliver(courier, second)
     before, after = receiver.received
 

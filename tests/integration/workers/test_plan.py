@@ -36,6 +36,7 @@ from tests.asking import PREFIX, accepted
 from tests.factories import upload_of
 from tests.integration.cutter import cutting
 from tests.integration.workers import builders as b
+from tests.keys import add_test_key
 from workers import plan as plan_module
 from workers import sources as sources_module
 from workers.chunk import score_chunk
@@ -393,6 +394,8 @@ def test_few_customers_of_a_filter_score_as_if_a_worker_had_planned_them(resourc
     with ledger.begin() as conn:
         b.store_customers(conn, b.customers_of(300))
     small = b.with_settings(resources, chunk_rows=20)
+    with ledger.begin() as conn:
+        add_test_key(conn)
     with application(small.settings) as app:
         accepted(app.test_client().post(f"{PREFIX}/batches", json={"filter": chosen, "batch_id": "inline"}))
     by_submit = b.batch_of(ledger, "inline")

@@ -22,6 +22,7 @@ from db.errors import DatabaseUnavailable, NotFound
 from db.predictions import StoredPrediction, get_prediction
 from db.requests import PredictionRequest, get_request
 from deploy.local.ports import free_port
+from schemas.scopes import DEFAULT_TEAM
 from schemas.states import BatchStatus, RequestState
 from scoring.features import Code
 from scoring.model import ModelBundle
@@ -51,19 +52,19 @@ def request(engine: Engine, customer_id: str, values: dict[str, Any] | None = No
 
 def prediction(engine: Engine, prediction_id: int) -> StoredPrediction:
     with engine.connect() as conn:
-        return get_prediction(conn, prediction_id)
+        return get_prediction(conn, prediction_id, team=DEFAULT_TEAM)
 
 
 def waiting(engine: Engine, prediction_id: int) -> PredictionRequest:
     with engine.connect() as conn:
-        found = get_request(conn, prediction_id)
+        found = get_request(conn, prediction_id, team=DEFAULT_TEAM)
     assert found is not None
     return found
 
 
 def is_gone(engine: Engine, prediction_id: int) -> bool:
     with engine.connect() as conn:
-        return get_request(conn, prediction_id) is None
+        return get_request(conn, prediction_id, team=DEFAULT_TEAM) is None
 
 
 def make_due(engine: Engine) -> None:

@@ -6,10 +6,11 @@ import threading
 import time
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from typing import NamedTuple
 
 import pytest
 
-from api.grouped import Grouped
+from api.grouped import Grouped, for_each_team
 from db.errors import DatabaseUnavailable
 
 
@@ -171,3 +172,28 @@ def test_many_threads_each_get_their_own_answer() -> None:
     assert answers == [[2 * (1_000 * thread + n) for n in range(200)] for thread in range(16)]
     assert sorted(n for asked in work.rounds for n in asked) == [1_000 * thread + n for thread in range(16) for n in range(200)]
     assert max(map(len, work.rounds)) <= 5
+
+
+class Thing(NamedTuple):
+    """A thing of a team."""
+
+    team: str
+    name: str
+
+
+def test_a_rounds_work_is_done_team_by_team_and_answered_in_order() -> None:
+    asked: list[tuple[str, list[str]]] = []
+
+    def do(team: str, things: Sequence[Thing]) -> list[str]:
+        asked.append((team, [thing.name for thing in things]))
+        return [f"{team}-{thing.name}" for thing in things]
+
+    things = [Thing("x", "1"), Thing("y", "2"), Thing("x", "3"), Thing("z", "4"), Thing("y", "5")]
+    assert for_each_team(things, do) == ["x-1", "y-2", "x-3", "z-4", "y-5"]
+    assert asked == [("x", ["1", "3"]), ("y", ["2", "5"]), ("z", ["4"])]
+    assert for_each_team([], do) == []
+
+
+def test_a_teams_work_that_answers_too_few_is_a_fault() -> None:
+    with pytest.raises(ValueError, match="shorter"):
+        for_each_team([Thing("x", "1"), Thing("x", "2")], lambda _team, things: things[:1])

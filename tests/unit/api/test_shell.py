@@ -58,6 +58,7 @@ def test_a_listed_origin_may_call_and_read(client: FlaskClient) -> None:
     response = client.get("/health/live", headers={"Origin": "https://app.example"})
     assert response.headers["Access-Control-Allow-Origin"] == "https://app.example"
     assert "Location" in response.headers["Access-Control-Expose-Headers"]
+    assert {"X-API-Key", "Authorization"} <= set(response.headers["Access-Control-Allow-Headers"].split(", "))
 
 
 def test_another_origin_may_not(client: FlaskClient) -> None:

@@ -50,6 +50,11 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
         ("GET", "/webhooks/w/deliveries", {}),
         ("GET", "/batches/b/deliveries", {}),
         ("GET", "/webhook-deliveries/d", {}),
+        ("POST", "/keys", {"json": {"name": "n", "scopes": ["predict"]}}),
+        ("GET", "/keys", {}),
+        ("GET", "/keys/k", {}),
+        ("DELETE", "/keys/k", {}),
+        ("POST", "/keys/k/rotate", {}),
         ("POST", "/webhook-deliveries/d/redeliver", {}),
     ]
 

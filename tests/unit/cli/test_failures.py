@@ -38,7 +38,7 @@ def test_a_missing_key_says_where_to_put_it(api: FakeApi, churn: Churn, monkeypa
     assert "CHURN_API_KEY" in run.err
     monkeypatch.setenv("CHURN_API_KEY", "secret")
     churn("status", "b1")
-    assert api.asked[-1].headers["x-api-key"] == "secret"
+    assert api.asked[-1].headers["authorization"] == "Bearer secret"
 
 
 def test_a_server_error_is_a_failure_with_a_request_id(api: FakeApi, churn: Churn) -> None:

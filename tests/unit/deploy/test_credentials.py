@@ -11,6 +11,7 @@ import pytest
 
 from deploy.local.credentials import Credentials, load_credentials
 from deploy.local.errors import LocalError
+from schemas.key_text import read_key
 from settings import load_settings
 
 
@@ -22,13 +23,22 @@ def test_passwords_are_made_once_and_only_we_may_read_them(tmp_path: Path) -> No
     assert len({made.postgres_superuser, made.postgres_role, made.redis, made.flower}) == 4
 
 
-def test_a_file_of_before_there_were_webhooks_keeps_its_passwords_and_gets_a_secret(tmp_path: Path) -> None:
+@pytest.mark.parametrize("lacking", ["webhook", "api_key"])
+def test_a_file_of_an_earlier_version_keeps_its_passwords_and_gets_what_it_lacks(tmp_path: Path, lacking: str) -> None:
     path = tmp_path / "credentials.json"
     before = asdict(load_credentials(path))
-    path.write_text(json.dumps({name: value for name, value in before.items() if name != "webhook"}))
-    after = load_credentials(path)
-    assert asdict(after) == {**before, "webhook": after.webhook}
-    assert load_credentials(path) == after
+    path.write_text(json.dumps({name: value for name, value in before.items() if name != lacking}))
+    after = asdict(load_credentials(path))
+    assert after == {**before, lacking: after[lacking]}
+    assert after[lacking] != before[lacking]
+    assert asdict(load_credentials(path)) == after
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_the_key_is_one_that_the_api_takes() -> None:
+    key = read_key(Credentials().api_key)
+    assert key is not None
+    assert key.text == f"{key.key_id}.{key.secret}"
 
 
 def test_the_secret_of_webhooks_is_one_that_the_settings_take() -> None:

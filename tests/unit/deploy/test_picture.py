@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from client import Prediction
-from deploy.local.picture import addresses, bar, most_at_risk, risk_bands
+from deploy.local.picture import addresses, ask_yourself, bar, most_at_risk, risk_bands
 from deploy.local.state import State
 
 
@@ -47,3 +47,9 @@ def test_addresses_are_whole_lines_with_flowers_login() -> None:
     shown = addresses(State(1, api_url="http://a", flower_url="http://f", flower_login="churn:se:cret"))
     assert "API docs  http://a/docs\n" in shown
     assert "http://f  (user churn, password se:cret)" in shown
+
+
+def test_the_key_is_shown_with_a_command_that_uses_it() -> None:
+    state = State(1, api_url="http://a", settings={"CHURN_API_KEY": "churn_1.s"})
+    assert "API key   churn_1.s\n" in addresses(state)
+    assert "\n  curl -s -H 'Authorization: Bearer churn_1.s' http://a/api/v1/" in ask_yourself(state)
