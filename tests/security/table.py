@@ -8,6 +8,9 @@ from typing import Final
 from tests.security.mutants import Mutant, instead, rewritten
 
 _API: Final = "tests/integration/api"
+_ACCESS: Final = f"{_API}/test_access.py"
+_KEYS: Final = f"{_API}/test_keys.py"
+_TOKENS: Final = "tests/unit/api/test_tokens.py"
 _STREAMS: Final = "tests/unit/intake/test_streams.py"
 _BUNDLES: Final = "tests/unit/scoring/test_model.py"
 
@@ -29,6 +32,101 @@ class Row:
 
 
 TABLE: Final = (
+    Row(
+        "another team's objects",
+        (
+            Mutant(
+                "team-of-a-batch",
+                rewritten(
+                    "db.batches.get_own_batch",
+                    "_GET_OWN.rows(conn, batch_id=batch_id, team=team)",
+                    "_GET.rows(conn, batch_id=batch_id)",
+                ),
+                (f"{_ACCESS}::test_every_object_of_another_team_is_404",),
+            ),
+            Mutant(
+                "team-of-a-single-prediction",
+                rewritten("db.requests.get_request", '"team": team', '"team": "default"'),
+                (f"{_ACCESS}::test_every_object_of_another_team_is_404",),
+            ),
+            Mutant(
+                "team-of-a-delivery",
+                rewritten("db.deliveries.get_delivery", '"team": team', '"team": "default"'),
+                (f"{_ACCESS}::test_every_object_of_another_team_is_404",),
+            ),
+            Mutant(
+                "team-of-a-webhook",
+                rewritten("db.webhooks.get_endpoint", '"team": team', '"team": "default"'),
+                (f"{_ACCESS}::test_every_object_of_another_team_is_404",),
+            ),
+        ),
+    ),
+    Row(
+        "scopes",
+        (
+            Mutant(
+                "scope-of-a-route",
+                rewritten("api.auth.Guard.authorise", "if needed not in caller().scopes:", "if False:"),
+                (f"{_ACCESS}::test_every_route_with_every_scope_but_its_own_is_403",),
+            ),
+            Mutant(
+                "every-route-has-one",
+                rewritten("api.access.check_routes", "if faults:", "if False:"),
+                ("tests/unit/api/test_access.py::test_a_route_without_a_scope_is_refused",),
+            ),
+        ),
+    ),
+    Row(
+        "API keys",
+        (
+            Mutant(
+                "digest-of-a-key",
+                rewritten("api.auth._bearer_of", "if known is None or not is_right:", "if known is None:"),
+                (f"{_KEYS}::test_a_wrong_secret_is_told_no_more_than_an_unknown_key",),
+            ),
+            Mutant(
+                "revoked-at-once",
+                rewritten("api.auth._bearer_of", "if known.is_revoked:", "if False:"),
+                (f"{_KEYS}::test_a_revoked_key_is_refused_by_the_very_next_request",),
+            ),
+            Mutant(
+                "expiry-of-a-key",
+                rewritten("api.auth._bearer_of", "if known.is_expired:", "if False:"),
+                (f"{_KEYS}::test_both_keys_work_while_one_replaces_the_other",),
+            ),
+        ),
+    ),
+    Row(
+        "JWT",
+        (
+            Mutant(
+                "one-algorithm",
+                rewritten(
+                    "api.tokens.Tokens._claims",
+                    "algorithms=[self._algorithm]",
+                    'algorithms=["RS256", "RS384", "RS512", "PS256"]',
+                ),
+                (f"{_TOKENS}::test_only_the_one_algorithm_is_taken_even_with_the_right_key",),
+            ),
+            Mutant(
+                "headers-that-bring-keys",
+                instead("api.tokens._STRANGE", frozenset()),
+                (f"{_TOKENS}::test_a_header_that_brings_its_own_key_or_rules_is_refused[jku]",),
+            ),
+            Mutant(
+                "audience",
+                rewritten(
+                    "api.tokens.Tokens._claims", "audience=self._audience", 'audience=["billing", "crm", self._audience]'
+                ),
+                (f"{_TOKENS}::test_claims_that_are_not_for_us_are_refused[changed0-another audience]",),
+            ),
+            Mutant(
+                "issuer",
+                rewritten("api.tokens.Tokens._claims", "issuer=self._issuer", "issuer=None"),
+                (f"{_TOKENS}::test_claims_that_are_not_for_us_are_refused[changed2-another issuer]",),
+            ),
+        ),
+    ),
     Row(
         "fields that are not for clients",
         (
@@ -85,7 +183,7 @@ TABLE: Final = (
                 "checksum-of-the-trees",
                 rewritten(
                     "scoring.model.load_bundle",
-                    "if model_sha256 != manifest.files[MODEL_test_the_schema_speaks_in_codes]:",
+                    "if model_sha256 != manifest.files[MODEL_NAME]:",
                     "if False:",
                 ),
                 (f"{_BUNDLES}::test_one_flipped_bit_in_the_trees_is_refused",),
