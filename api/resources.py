@@ -12,10 +12,11 @@ from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Engine
 
+from api.replies import Replies
 from api.singles import Singles
 from broker.app import make_producer
 from broker.hints import Publisher, Window
-from broker.replies import Replies, make_redis
+from broker.server import make_redis
 from db.engine import make_engine
 from settings import Settings
 
@@ -75,7 +76,13 @@ def make_resources(settings: Settings) -> Resources:
         retry=Retry(NoBackoff(), 0),
     )
     publisher = Publisher(engine, make_producer(settings), Window.of(settings))
-    replies, stopping = Replies(redis), threading.Event()
+    ears = make_engine(
+        settings.database_url,
+        pooled=False,
+        application_name=f"{settings.app_name}-api-words",
+        statement_timeout_s=settings.database_timeout_seconds,
+    )
+    replies, stopping = Replies(ears), threading.Event()
     return Resources(
         settings,
         engine,

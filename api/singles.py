@@ -10,22 +10,23 @@ from typing import Final, NamedTuple
 from sqlalchemy import Connection, Engine
 
 from api.grouped import Grouped, for_each_team
+from api.replies import Replies
 from broker.flow import PATIENCE_S, Flow
 from broker.hints import Publisher
-from broker.replies import Replies
 from db.engine import each_alone
 from db.errors import NotFound
 from db.predictions import StoredPrediction, get_predictions
 from db.requests import Created, NewRequest, PredictionRequest, create_requests, get_request, make_durable
+from db.words import Word
 from schemas.states import RequestState
 
 Found = StoredPrediction | PredictionRequest
 """A prediction, or the request that will become one; a failed one is found as its request."""
 
 _LOOK_EVERY_S: Final = 1.0
-"""How often a client that waits looks for itself: a word that Redis lost costs it no more."""
+"""How often a client that waits looks for itself: a word that was lost costs it no more."""
 
-_LOOK_WITHOUT_REDIS_S: Final = 0.1
+_LOOK_UNHEARD_S: Final = 0.1
 
 
 class _Asked(NamedTuple):
@@ -55,6 +56,7 @@ class Singles:
         self._stopping = stopping
         self._flow = Flow(lambda ids: publisher.publish_requests(ids))
         replies.tell(self._flow.settle)
+        self._asked: dict[int, tuple[str, str]] = {}
         self._create: Callable[[_Asked], Created] = Grouped(self._create_all, then=self._publish)
         self._find: Callable[[_Sought], Found | None] = Grouped(self._find_all)
 
@@ -80,10 +82,13 @@ class Singles:
             if not self._replies.wait(prediction_id, timeout_s=max(0.0, min(PATIENCE_S, deadline - time.perf_counter()))):
                 self._flow.settle()
             while True:
-                look_s = _LOOK_EVERY_S if self._replies.hears else _LOOK_WITHOUT_REDIS_S
+                look_s = _LOOK_EVERY_S if self._replies.hears else _LOOK_UNHEARD_S
                 left_s = deadline - time.perf_counter()
-                if self._replies.wait(prediction_id, timeout_s=max(0.0, min(left_s, look_s))):
-                    # The word may be of another attempt, so the next one is expected before this one is looked into.
+                word = self._replies.wait(prediction_id, timeout_s=max(0.0, min(left_s, look_s)))
+                if word is not None:
+                    if (stored := self._stored(word)) is not None:
+                        return stored
+                    # The next word is expected before this one is looked into.
                     self._replies.expect([prediction_id])
                 found = self.find(prediction_id, team=team)
                 if not _is_open(found):
@@ -92,6 +97,7 @@ class Singles:
                     return self._kept(prediction_id, found)
         finally:
             self._replies.forget(prediction_id)
+            self._asked.pop(prediction_id, None)
 
     def find(self, prediction_id: int, *, team: str) -> Found:
         """Read a team's prediction or its request.
@@ -121,9 +127,10 @@ class Singles:
                 asked,
                 lambda team, ours: create_requests(conn, [one.new for one in ours], team=team, durable=durable),
             )
-        self._replies.expect(
-            [each.id for each, one in zip(created, asked, strict=True) if each.was_written and not one.durable]
-        )
+        for each, one in zip(created, asked, strict=True):
+            if each.was_written and each.model_version is not None and not one.durable:
+                self._asked[each.id] = (one.new.customer_id, each.model_version)
+                self._replies.expect([each.id])
         return created
 
     def _publish(self, created: Sequence[Created]) -> None:
@@ -133,6 +140,24 @@ class Singles:
         if rest := [prediction_id for prediction_id in ids if prediction_id not in waited_for]:
             self._publisher.publish_requests(rest)
         self._flow.add(waited_for)
+
+    def _stored(self, word: Word) -> StoredPrediction | None:
+        """The prediction of a word that came with its score, completed by what was asked for."""
+        if word.score is None:
+            return None
+        customer_id, model_version = self._asked[word.id]
+        return StoredPrediction(
+            id=word.id,
+            customer_id=customer_id,
+            churn_probability=word.score.churn_probability,
+            confidence_score=word.score.confidence_score,
+            risk_category=word.score.risk_category,
+            predicted_at=word.score.predicted_at,
+            model_version=model_version,
+            row_number=None,
+            batch_id=None,
+            attempt=word.score.attempt,
+        )
 
     def _find_all(self, sought: Sequence[_Sought]) -> list[Found | None]:
         with each_alone(self._engine) as conn:

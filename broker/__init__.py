@@ -1,1 +1,1 @@
-"""Hints on Celery over Redis: published in bounded time by whoever holds new work, and answered when a single one is done."""
+"""Hints on Celery over Redis, published in bounded time by whoever holds new work."""

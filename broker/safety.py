@@ -12,8 +12,7 @@ from typing import Final
 import redis
 from sqlalchemy import Connection
 
-from broker.replies import make_redis
-from broker.server import memory_of, unsafe_eviction
+from broker.server import make_redis, memory_of, unsafe_eviction
 from db.durability import unsafe_durability
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable

@@ -1,4 +1,4 @@
-"""What the Redis server says of itself, by INFO alone: managed ones forbid CONFIG."""
+"""Clients of the Redis server, and what it says of itself, by INFO alone: managed ones forbid CONFIG."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from dataclasses import dataclass
 from typing import Any, Final, cast
 
 import redis
+from redis.backoff import NoBackoff
+from redis.retry import Retry
 
 from db.errors import UnsafeServer
 
@@ -36,6 +38,18 @@ class Persistence:
 
     has_append_only_file: bool
     last_write_failed: bool
+
+
+def make_redis(url: str, *, timeout_s: float) -> redis.Redis:
+    """Make a Redis client; every wait is bounded by `timeout_s`, and what a broken connection lost is tried once more."""
+    return redis.Redis.from_url(
+        url,
+        socket_timeout=timeout_s,
+        socket_connect_timeout=timeout_s,
+        socket_keepalive=True,
+        health_check_interval=30,
+        retry=Retry(NoBackoff(), 1),
+    )
 
 
 def memory_of(client: redis.Redis) -> Memory:

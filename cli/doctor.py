@@ -100,7 +100,7 @@ def examine(settings: Settings, scope: Scope, *, rescore: int | None = None) -> 
     rescore : int, optional
         How many predictions to score again.
     """
-    from broker.replies import make_redis
+    from broker.server import make_redis
     from cli.checks.models import room_finding
     from db.engine import make_engine
 

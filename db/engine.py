@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import select
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -253,6 +254,32 @@ def copy_in(conn: Connection, statement: str, source: Any) -> int:
     with _cursor(conn) as cursor, _wrapped(conn):
         cursor.copy_expert(statement, source, size=1 << 18)
         return cursor.rowcount
+
+
+def listen(conn: Connection, channel: str) -> None:
+    """Have a connection of `each_alone` hear what is said on a channel of its database from here on; see `heard`."""
+    with _cursor(conn) as cursor, _wrapped(conn):
+        cursor.execute(f"LISTEN {channel}")
+
+
+def heard(conn: Connection, *, timeout_s: float) -> list[str]:
+    """Wait for what is said on the channels that a connection listens to.
+
+    Returns
+    -------
+    list of str
+        What was said, in order; nothing when the time is over.
+    """
+    driver = _driver(conn)
+    with _wrapped(conn):
+        # poll and not select, whose set holds no descriptor above 1023.
+        waiting = select.poll()
+        waiting.register(driver.fileno(), select.POLLIN)
+        waiting.poll(timeout_s * 1000)
+        driver.poll()
+    said = [notice.payload for notice in driver.notifies]
+    driver.notifies.clear()
+    return said
 
 
 class Sink(Protocol):

@@ -12,6 +12,7 @@ from sqlalchemy import Connection, text
 from db.customers import DELETION_LOCK, put_customers
 from db.engine import NO_WAIT_FOR_DISK, Prepared, to_json
 from db.teams import is_single_of, new_single_id
+from db.words import SCORED, say
 from schemas.states import RequestState
 from scoring.features import COLUMNS
 
@@ -157,18 +158,24 @@ _FINISH: Final = Prepared(
     latest AS (
         SELECT DISTINCT ON (customer_id) jsonb_populate_record(NULL::customers, customer) AS c, submitted_at
           FROM mine WHERE customer IS NOT NULL ORDER BY customer_id, submitted_at DESC, id DESC),
-    put AS ({put_customers("SELECT " + ", ".join(f"(c).{name}" for name in COLUMNS) + ", submitted_at FROM latest")})
-    INSERT INTO prediction_history (id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt)
-    SELECT id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt FROM mine
-    RETURNING id
+    put AS ({put_customers("SELECT " + ", ".join(f"(c).{name}" for name in COLUMNS) + ", submitted_at FROM latest")}),
+    stored AS (
+        INSERT INTO prediction_history
+               (id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt)
+        SELECT id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt FROM mine
+        RETURNING {SCORED})
+    SELECT id, {say(SCORED)} FROM stored
     """,
     before=f"SELECT pg_advisory_xact_lock_shared({DELETION_LOCK});",
 )
 
-_FAIL = text("""
-    UPDATE prediction_requests
-       SET state = 'failed', lease_until = NULL, customer = NULL, error_code = :code, error_detail = :detail
-     WHERE id = :id AND state = 'running' AND attempt = :attempt
+_FAIL = text(f"""
+    WITH failed AS (
+        UPDATE prediction_requests
+           SET state = 'failed', lease_until = NULL, customer = NULL, error_code = :code, error_detail = :detail
+         WHERE id = :id AND state = 'running' AND attempt = :attempt
+        RETURNING id)
+    SELECT {say("id")} FROM failed
 """)
 
 _RELEASE = text("""
@@ -235,6 +242,8 @@ def claim_requests(conn: Connection, ids: Sequence[int], *, lease_s: float) -> l
 def finish_requests(conn: Connection, scored: Sequence[ScoredRequest]) -> set[int]:
     """Put predictions in the place of their requests, and customers that came in full into that of their latest values.
 
+    The same transaction says a word for each prediction; see `db.words`.
+
     Returns
     -------
     set of int
@@ -252,7 +261,7 @@ def finish_requests(conn: Connection, scored: Sequence[ScoredRequest]) -> set[in
 
 
 def fail_request(conn: Connection, claim: RequestClaim, *, code: str, detail: str) -> None:
-    """End a request that cannot be scored; no matter if another attempt has it."""
+    """End a request that cannot be scored, and say so; no matter if another attempt has it."""
     conn.execute(_FAIL, {"id": claim.id, "attempt": claim.attempt, "code": code, "detail": detail})
 
 

@@ -9,14 +9,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
-import redis
 import structlog
 from celery import Celery
 from sqlalchemy import Engine
 
 from broker.app import make_producer
 from broker.hints import Window, publish_due
-from broker.replies import make_redis
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable, NotFound
 from db.models import Model, get_model
@@ -50,7 +48,6 @@ class Resources:
     settings: Settings
     engine: Engine
     producer: Celery
-    redis: redis.Redis
     window: Window
     worker: str
     cache: ScoreCache | None = None
@@ -105,7 +102,6 @@ class Resources:
         """Give the connections back."""
         self.engine.dispose()
         self.producer.close()
-        self.redis.close()
 
 
 def make_resources(settings: Settings, *, process: int) -> Resources:
@@ -127,7 +123,6 @@ def make_resources(settings: Settings, *, process: int) -> Resources:
             statement_timeout_s=settings.lease_seconds / 2,
         ),
         producer=make_producer(settings),
-        redis=make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds),
         window=Window.of(settings),
         worker=f"{socket.gethostname()}:{process}",
         cache=ScoreCache(ttl_s=settings.cache_ttl_seconds) if settings.prediction_cache_enabled else None,

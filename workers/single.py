@@ -11,11 +11,9 @@ from itertools import groupby
 from operator import attrgetter
 from typing import Any, Final
 
-import redis
 import structlog
 from sqlalchemy import Connection
 
-from broker.replies import announce
 from db.customers import customers_by_id
 from db.engine import each_alone
 from db.requests import (
@@ -46,48 +44,42 @@ def score_customers(resources: Resources, prediction_ids: Sequence[int]) -> None
     """Score the single predictions that a hint names, those that still wait, and tell whoever waits for them."""
     with each_alone(resources.engine) as conn:
         claims = claim_requests(conn, prediction_ids, lease_s=resources.settings.lease_seconds)
-    settled: list[int] = []
     for version, of_version in groupby(sorted(claims, key=_of_version), key=_of_version):
-        settled += _score_group(resources, version, list(of_version))
-    if not settled:
-        return
-    try:
-        announce(resources.redis, settled)
-    except redis.RedisError as exc:
-        _log.warning("predictions not announced; their clients will find them in the database", reason=str(exc))
+        _score_group(resources, version, list(of_version))
 
 
-def _score_group(resources: Resources, version: str, claims: list[RequestClaim]) -> list[int]:
-    """Score claims on one model; returns the ids of those that are stored or have failed for good."""
+def _score_group(resources: Resources, version: str, claims: list[RequestClaim]) -> None:
+    """Score claims on one model; what stores a score, or gives one up, also tells whoever waits for it."""
     log = _log.bind(prediction_ids=[str(claim.id) for claim in claims], request_ids=[claim.request_id for claim in claims])
     try:
-        stored, lost = _score_claimed(resources, version, claims)
+        lost = _score_claimed(resources, version, claims)
     except (ModelError, Transient) as exc:
         log.warning("predictions given back", reason=str(exc))
         _release(resources, claims, counts=False)
-        return []
     except Exception as exc:
         if len(claims) > 1:
             # One of them may be at fault, and the others' clients wait for nothing.
-            return [done for claim in claims for done in _score_group(resources, version, [claim])]
+            for claim in claims:
+                _score_group(resources, version, [claim])
+            return
         log.exception("prediction failed")
         if claims[0].attempt < resources.settings.max_attempts:
             _release(resources, claims)
-            return []
-        return _fail(resources, claims, Code.SCORING_FAILED, f"{type(exc).__name__} in every attempt")
-    if lost:
-        # Those of another attempt are not changed by it, and not announced twice to any effect.
-        _fail(resources, lost, Code.CUSTOMER_NOT_FOUND, _GONE)
-    return [*stored, *(claim.id for claim in lost)]
+        else:
+            _fail(resources, claims, Code.SCORING_FAILED, f"{type(exc).__name__} in every attempt")
+    else:
+        if lost:
+            # Those of another attempt are not changed by it.
+            _fail(resources, lost, Code.CUSTOMER_NOT_FOUND, _GONE)
 
 
-def _score_claimed(resources: Resources, version: str, claims: list[RequestClaim]) -> tuple[set[int], list[RequestClaim]]:
-    """Score and store; returns the ids that were stored, and the claims that were not: their customers or fences are lost."""
+def _score_claimed(resources: Resources, version: str, claims: list[RequestClaim]) -> list[RequestClaim]:
+    """Score and store; returns the claims that were not stored: their customers or fences are lost."""
     scorer = resources.scorer(version)
     customers = _customers_of(resources, claims)
     present = [claim for claim in claims if claim.id in customers]
     if not present:
-        return set(), claims
+        return claims
     scores = _scores_of(resources, scorer, [customers[claim.id] for claim in present])
     scored = [
         ScoredRequest(claim, float(probability), float(confidence), RISK_CATEGORIES[int(risk)])
@@ -103,7 +95,7 @@ def _score_claimed(resources: Resources, version: str, claims: list[RequestClaim
     lost = [claim for claim in claims if claim.id not in stored]
     if lost:
         _log.warning("predictions not stored: deleted customers or other attempts", prediction_ids=[str(c.id) for c in lost])
-    return stored, lost
+    return lost
 
 
 def _scores_of(resources: Resources, scorer: Scorer, customers: Sequence[Mapping[str, Any]]) -> Scores:
@@ -124,9 +116,8 @@ def _customers_of(resources: Resources, claims: Iterable[RequestClaim]) -> dict[
     return in_full | {prediction_id: found[name] for prediction_id, name in named.items() if name in found}
 
 
-def _fail(resources: Resources, claims: Sequence[RequestClaim], code: Code, detail: str) -> list[int]:
+def _fail(resources: Resources, claims: Sequence[RequestClaim], code: Code, detail: str) -> None:
     _unless_away(resources, claims, lambda conn, claim: fail_request(conn, claim, code=code, detail=detail))
-    return [claim.id for claim in claims]
 
 
 def _release(resources: Resources, claims: Sequence[RequestClaim], *, counts: bool = True) -> None:

@@ -8,13 +8,12 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-import redis
 from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
 from api.resources import resources
-from broker.replies import announce
+from db.errors import DatabaseUnavailable
 from db.requests import ScoredRequest, fail_request, finish_requests
 from scoring.features import Code
 from tests.asking import PREFIX, refused, score_all
@@ -42,17 +41,14 @@ def give_up(ledger: Engine, prediction_id: int, code: str) -> None:
 
 
 @pytest.fixture
-def worker(ledger: Engine, redis_url: str) -> Play:
+def worker(ledger: Engine) -> Play:
     """Plays the worker for one request, in the background."""
 
-    def play(act: Callable[[Engine, int], None] = store_result, *, announced: bool = True) -> threading.Thread:
+    def play(act: Callable[[Engine, int], None] = store_result) -> threading.Thread:
         def run() -> None:
             while (found := waiting_id(ledger)) is None:
                 time.sleep(0.01)
             act(ledger, found)
-            if announced:
-                with redis.Redis.from_url(redis_url) as client:
-                    announce(client, [found])
 
         thread = threading.Thread(target=run)
         thread.start()
@@ -94,10 +90,20 @@ def test_a_stored_customer_is_scored_by_its_id(client: FlaskClient, ledger: Engi
     thread.join()
 
 
-def test_a_score_that_nobody_announced_is_found_all_the_same(client: FlaskClient, worker: Play) -> None:
-    thread = worker(announced=False)
+def test_a_score_of_which_no_word_came_is_found_all_the_same(
+    client: FlaskClient, worker: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("api.replies.Replies._hear", lambda *_: None)
+    thread = worker()
     assert predict(client, customer()).status_code == 200
     thread.join()
+
+
+def test_a_word_and_the_look_give_one_answer(client: FlaskClient, worker: Play) -> None:
+    thread = worker()
+    answered = predict(client, customer("C-1")).get_json()
+    thread.join()
+    assert client.get(f"{PREFIX}/predictions/{answered['prediction_id']}").get_json() == answered
 
 
 def test_past_the_wait_the_answer_says_where_it_will_be(client: FlaskClient, ledger: Engine) -> None:
@@ -225,11 +231,11 @@ class TestHistory:
         assert client.get(f"{PREFIX}/customers/C-0/predictions?cursor={cursor}").status_code in (404, 422)
 
 
-def test_the_wait_is_the_same_while_redis_is_away(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_wait_is_the_same_while_no_word_is_heard(app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch) -> None:
     def gone(*_: Any, **__: Any) -> bool:
-        raise redis.ConnectionError("away")
+        raise DatabaseUnavailable("away")
 
-    monkeypatch.setattr("redis.client.PubSub.subscribe", gone)
+    monkeypatch.setattr("db.words.listen", gone)
     began = time.monotonic()
     assert predict(client, customer()).status_code == 202
     assert 0.3 < time.monotonic() - began < 3

@@ -10,16 +10,14 @@ from contextlib import ExitStack, closing
 from typing import Any
 
 import pytest
-import redis
 from psycopg2.errors import NotNullViolation
 from sqlalchemy import Engine, event, text
 
 from api.resources import Resources, make_resources
 from api.singles import Found, Singles
-from broker.replies import announce
 from db.engine import each_alone
 from db.errors import DatabaseUnavailable, NotFound
-from db.predictions import StoredPrediction
+from db.predictions import StoredPrediction, get_predictions
 from db.requests import (
     Created,
     NewRequest,
@@ -35,6 +33,7 @@ from schemas.scopes import DEFAULT_TEAM
 from schemas.states import RequestState
 from settings import Settings
 from tests.factories import MODEL, add_customers, add_model, add_prediction, add_request, claim_one, customer, scored
+from tests.words import say_done
 
 _AGES = range(18, 98)
 
@@ -74,20 +73,18 @@ def store(ledger: Engine, ids: Sequence[int]) -> None:
 
 
 @pytest.fixture
-def worker(ledger: Engine, redis_url: str) -> Iterator[Callable[..., threading.Thread]]:
+def worker(ledger: Engine) -> Iterator[Callable[[], threading.Thread]]:
     """Plays the worker in the background until the test ends."""
-    with ExitStack() as ends, closing(redis.Redis.from_url(redis_url)) as client:
+    with ExitStack() as ends:
         over = threading.Event()
 
-        def run(*, announced: bool) -> None:
+        def run() -> None:
             while not over.wait(0.005):
                 if ids := open_ids(ledger):
                     store(ledger, ids)
-                    if announced:
-                        announce(client, ids)
 
-        def play(*, announced: bool = True) -> threading.Thread:
-            thread = threading.Thread(target=run, kwargs={"announced": announced})
+        def play() -> threading.Thread:
+            thread = threading.Thread(target=run)
             thread.start()
             ends.callback(thread.join)
             ends.callback(over.set)
@@ -96,18 +93,36 @@ def worker(ledger: Engine, redis_url: str) -> Iterator[Callable[..., threading.T
         yield play
 
 
-@pytest.mark.parametrize("announced", [True, False])
+@pytest.mark.parametrize("heard", [True, False])
 def test_many_clients_at_once_each_get_their_own_score(
-    singles: Singles, held: Resources, worker: Callable[..., threading.Thread], *, announced: bool
+    singles: Singles,
+    held: Resources,
+    worker: Callable[[], threading.Thread],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    heard: bool,
 ) -> None:
-    worker(announced=announced)
+    if not heard:
+        monkeypatch.setattr(held.replies, "_hear", len)
+    worker()
     with ThreadPoolExecutor(20) as pool:
         found = list(pool.map(lambda age: ask_and_wait(singles, new(f"C-{age}", age=age)), _AGES))
     assert all(isinstance(one, StoredPrediction) for one in found)
     assert [(one.customer_id, one.churn_probability) for one in found if isinstance(one, StoredPrediction)] == [
         (f"C-{age}", age / 100) for age in _AGES
     ]
-    assert held.replies._waiting == {}
+    assert (held.replies._waiting, singles._asked) == ({}, {})
+
+
+def test_a_word_with_its_score_is_answered_without_a_look(
+    singles: Singles, held: Resources, monkeypatch: pytest.MonkeyPatch, ledger: Engine
+) -> None:
+    monkeypatch.setattr("api.singles._LOOK_EVERY_S", 60.0)
+    monkeypatch.setattr(singles, "_find", lambda prediction_id: pytest.fail(f"{prediction_id} was looked for"))
+    monkeypatch.setattr(held.publisher, "publish_requests", lambda ids: store(ledger, ids))
+    found = ask_and_wait(singles, new("C-7", age=44))
+    with each_alone(ledger) as conn:
+        assert found == get_predictions(conn, [found.id], team=DEFAULT_TEAM)[found.id]
 
 
 def test_clients_that_come_during_a_round_trip_share_the_next_one(
@@ -167,57 +182,51 @@ def test_one_client_s_mistake_is_nobody_else_s(
     assert sorted(held.replies._waiting) == sorted(written)
 
 
-def test_a_word_of_another_attempt_does_not_end_the_wait(
-    singles: Singles, held: Resources, ledger: Engine, redis_url: str
-) -> None:
+def test_a_word_without_a_score_does_not_end_the_wait(singles: Singles, held: Resources, ledger: Engine) -> None:
     created = singles.ask(new(age=40), durable=False, team=DEFAULT_TEAM)
-    with closing(redis.Redis.from_url(redis_url)) as client, ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool:
         waiting = pool.submit(singles.wait, created.id, deadline=time.perf_counter() + 0.9, team=DEFAULT_TEAM)
         for _ in range(3):
             heard = held.replies._waiting[created.id]
-            announce(client, [created.id])
+            say_done(ledger, [created.id])
             while held.replies._waiting[created.id] is heard:
                 time.sleep(0.005)
         assert not waiting.done()
         store(ledger, [created.id])
-        announce(client, [created.id])
         found = waiting.result()
     assert isinstance(found, StoredPrediction)
     assert held.replies._waiting == {}
 
 
 def test_a_word_that_comes_while_another_is_looked_into_is_heard(
-    singles: Singles, held: Resources, ledger: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    singles: Singles, held: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     created = singles.ask(new(age=40), durable=False, team=DEFAULT_TEAM)
     monkeypatch.setattr("api.singles._LOOK_EVERY_S", 60.0)
     find = singles.find
 
     def find_late(prediction_id: int, *, team: str) -> Found:
-        """The first look is over just before the score is stored and announced."""
+        """The first look is over just before the score is stored."""
         monkeypatch.setattr(singles, "find", find)
         found = find(prediction_id, team=team)
         store(ledger, [created.id])
         held.replies.expect([0])
-        announce(client, [created.id, 0])
+        say_done(ledger, [0])
         assert held.replies.wait(0, timeout_s=10)
         return found
 
     monkeypatch.setattr(singles, "find", find_late)
-    with closing(redis.Redis.from_url(redis_url)) as client:
-        announce(client, [created.id])
-        assert isinstance(singles.wait(created.id, deadline=time.perf_counter() + 30, team=DEFAULT_TEAM), StoredPrediction)
+    say_done(ledger, [created.id])
+    assert isinstance(singles.wait(created.id, deadline=time.perf_counter() + 30, team=DEFAULT_TEAM), StoredPrediction)
 
 
 def test_a_word_that_comes_while_the_hint_is_still_being_sent_is_heard(
-    singles: Singles, held: Resources, ledger: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    singles: Singles, held: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("api.singles._LOOK_EVERY_S", 60.0)
 
     def quick(ids: Sequence[int]) -> None:
         store(ledger, ids)
-        with closing(redis.Redis.from_url(redis_url)) as client:
-            announce(client, ids)
         assert held.replies.wait(ids[0], timeout_s=10)
 
     monkeypatch.setattr(held.publisher, "publish_requests", quick)
@@ -399,7 +408,7 @@ def _asked(team: str, asked: NewRequest, durable: bool) -> Any:
 
 
 def test_under_load_a_hint_carries_all_who_came_while_the_last_one_was_under_way(
-    singles: Singles, held: Resources, ledger: Engine, redis_url: str, monkeypatch: pytest.MonkeyPatch
+    singles: Singles, held: Resources, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("broker.flow.PATIENCE_S", 60.0)
     hints: list[list[int]] = []
@@ -407,8 +416,7 @@ def test_under_load_a_hint_carries_all_who_came_while_the_last_one_was_under_way
     first = singles.ask(new("first"), durable=False, team=DEFAULT_TEAM).id
     others = [singles.ask(new(f"C-{n}"), durable=False, team=DEFAULT_TEAM).id for n in range(3)]
     assert hints == [[first]]
-    with closing(redis.Redis.from_url(redis_url)) as client:
-        announce(client, [first])
+    say_done(ledger, [first])
     while len(hints) < 2:
         time.sleep(0.005)
     assert hints == [[first], others]

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 import pytest
+import redis
 from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from sqlalchemy import Engine
 
 from broker.hints import publish
+from broker.server import make_redis
 from celeryconfig import worker_config
 from db.hints import ChunkHint, DeliveryHint, Hint, PlanHint, RequestsHint
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, WEBHOOKS_QUEUE
@@ -51,6 +54,13 @@ def recorder(monkeypatch: pytest.MonkeyPatch) -> Recorder:
 
 
 @pytest.fixture
+def server(settings: Settings) -> Iterator[redis.Redis]:
+    """The queue's Redis."""
+    with closing(make_redis(settings.redis_url, timeout_s=5)) as client:
+        yield client
+
+
+@pytest.fixture
 def worker_app(settings: Settings, ledger: Engine) -> Iterator[Celery]:
     """The workers' app, but for the signals, which would check a database and start a rescuer."""
     app = Celery("churn", set_as_current=False)
@@ -79,17 +89,17 @@ def test_a_worker_takes_urgent_chunks_first_and_leaves_a_share_to_low_ones(
 
 
 def test_hints_of_single_predictions_are_never_kept_until_they_are_acknowledged(
-    resources: Resources, worker_app: Celery, recorder: Recorder
+    resources: Resources, worker_app: Celery, recorder: Recorder, server: redis.Redis
 ) -> None:
     n = 20
 
     def kept_of(queue: str, hint: Hint) -> int:
-        before, done = _marks_kept(resources), len(recorder.calls)
+        before, done = _marks_kept(server), len(recorder.calls)
         for _ in range(n):
             assert publish(resources.producer, hint)
         with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=[queue]):
             recorder.wait_for(done + n)
-        return _marks_kept(resources) - before
+        return _marks_kept(server) - before
 
     # A starting worker's own messages to the others are a few more.
     assert kept_of(PREDICTIONS_QUEUE, RequestsHint((1,))) < n
@@ -97,7 +107,7 @@ def test_hints_of_single_predictions_are_never_kept_until_they_are_acknowledged(
 
 
 def test_a_worker_takes_no_single_prediction_ahead_that_would_be_lost_with_it(
-    resources: Resources, worker_app: Celery, recorder: Recorder, monkeypatch: pytest.MonkeyPatch
+    resources: Resources, worker_app: Celery, recorder: Recorder, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go = threading.Semaphore(0), threading.Event()
 
@@ -110,13 +120,13 @@ def test_a_worker_takes_no_single_prediction_ahead_that_would_be_lost_with_it(
         assert publish(resources.producer, RequestsHint((n,)))
     with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=[PREDICTIONS_QUEUE]):
         assert begun.acquire(timeout=10)
-        assert resources.redis.llen(PREDICTIONS_QUEUE) == 4
+        assert server.llen(PREDICTIONS_QUEUE) == 4
         go.set()
         assert all(begun.acquire(timeout=10) for _ in range(4))
 
 
-def _marks_kept(resources: Resources) -> int:
-    known: dict[str, dict[str, int]] = resources.redis.info("commandstats")
+def _marks_kept(server: redis.Redis) -> int:
+    known: dict[str, dict[str, int]] = server.info("commandstats")
     return known["cmdstat_zadd"]["calls"] if "cmdstat_zadd" in known else 0
 
 

@@ -14,14 +14,14 @@ import redis
 from sqlalchemy import Engine, text
 from structlog.typing import EventDict
 
+from api.replies import Replies
 from broker.hints import publish_due
-from broker.replies import Replies, make_redis
 from db.customers import delete_customer, get_customer
-from db.engine import make_engine
+from db.engine import each_alone, heard, listen, make_engine
 from db.errors import DatabaseUnavailable, NotFound
 from db.predictions import StoredPrediction, get_prediction
 from db.requests import PredictionRequest, get_request
-from deploy.local.ports import free_port
+from db.words import Score
 from schemas.scopes import DEFAULT_TEAM
 from schemas.states import BatchStatus, RequestState
 from scoring.features import Code
@@ -38,9 +38,9 @@ from workers.single import score_customers
 
 
 @pytest.fixture
-def listener(redis_url: str) -> Iterator[Replies]:
+def listener(postgres_url: str) -> Iterator[Replies]:
     """Hears what the API would."""
-    with closing(make_redis(redis_url, timeout_s=1)) as client, closing(Replies(client)) as made:
+    with closing(Replies(make_engine(postgres_url, pooled=False))) as made:
         made.listen()
         yield made
 
@@ -144,9 +144,42 @@ def test_nobody_else_s_client_is_told(resources: Resources, ledger: Engine, list
     assert not listener.wait(mine, timeout_s=0)
 
 
-def test_a_word_that_nobody_waits_for_leaves_nothing_behind(resources: Resources, ledger: Engine) -> None:
-    score_customers(resources, [request(ledger, "C", customer("C"))])
-    assert resources.redis.keys("churn:*") == []
+def test_the_word_brings_what_was_stored_and_names_no_customer(
+    resources: Resources, ledger: Engine, listener: Replies, postgres_url: str
+) -> None:
+    ids = [request(ledger, f"canary-{n}", customer(f"canary-{n}", age=age)) for n, age in enumerate((20, 55, 90))]
+    listener.expect(ids)
+    eavesdropper = make_engine(postgres_url, pooled=False)
+    with each_alone(eavesdropper) as conn:
+        listen(conn, "single_predictions")
+        score_customers(resources, ids)
+        said = [word for _ in ids for word in heard(conn, timeout_s=5)]
+    assert len(said) == 3
+    assert not [word for word in said if "canary" in word]
+    for prediction_id in ids:
+        word = listener.wait(prediction_id, timeout_s=5)
+        stored = prediction(ledger, prediction_id)
+        assert word is not None
+        assert word.score == Score(
+            stored.churn_probability, stored.confidence_score, stored.risk_category, stored.predicted_at, stored.attempt
+        )
+
+
+def test_nothing_is_said_of_what_is_not_stored(resources: Resources, ledger: Engine, listener: Replies) -> None:
+    mine = request(ledger, "C", customer("C"))
+    listener.expect([mine])
+
+    def lose_the_fence() -> None:
+        with ledger.begin() as conn:
+            conn.execute(text("UPDATE prediction_requests SET attempt = attempt + 1"))
+
+    with b.during_score(resources, lose_the_fence):
+        score_customers(resources, [mine])
+    last = request(ledger, "D", customer("D"))
+    listener.expect([last])
+    score_customers(resources, [last])
+    assert listener.wait(last, timeout_s=5)
+    assert not listener.wait(mine, timeout_s=0)
 
 
 @pytest.mark.parametrize("in_full", [False, True])
@@ -192,13 +225,6 @@ def test_a_deleted_customer_comes_back_when_posted_in_full(resources: Resources,
     with ledger.begin() as conn:
         delete_customer(conn, "C", keep_history=True)
     prediction_id = request(ledger, "C", customer("C"))
-    score_customers(resources, [prediction_id])
-    assert prediction(ledger, prediction_id).customer_id == "C"
-
-
-def test_redis_away_leaves_the_result_in_the_database(resources: Resources, ledger: Engine) -> None:
-    prediction_id = request(ledger, "C", customer("C"))
-    resources.redis = make_redis(f"redis://127.0.0.1:{free_port()}/0", timeout_s=0.2)
     score_customers(resources, [prediction_id])
     assert prediction(ledger, prediction_id).customer_id == "C"
 
