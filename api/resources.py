@@ -75,7 +75,7 @@ def make_resources(settings: Settings) -> Resources:
         socket_connect_timeout=_PROBE_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
-    publisher = Publisher(engine, make_producer(settings), Window.of(settings))
+    publisher = Publisher(engine, make_producer(settings), redis, Window.of(settings))
     ears = make_engine(
         settings.database_url,
         pooled=False,

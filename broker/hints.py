@@ -18,6 +18,7 @@ from kombu.exceptions import OperationalError
 from sqlalchemy import Engine
 from sqlalchemy.exc import TimeoutError as PoolTimeout
 
+from broker import express
 from db.engine import do_not_wait_for_disk
 from db.errors import DatabaseUnavailable
 from db.hints import (
@@ -163,11 +164,17 @@ class Publisher:
     """A background thread that publishes what is due whenever it is nudged.
 
     One a process, made after the fork; the thread starts with the first nudge. Nudges that come while it works melt into one.
+
+    Parameters
+    ----------
+    client : redis.Redis
+        For the hints of single predictions, which do not wait for the thread.
     """
 
-    def __init__(self, engine: Engine, producer: Celery, window: Window) -> None:
+    def __init__(self, engine: Engine, producer: Celery, client: redis.Redis, window: Window) -> None:
         self._engine = engine
         self._producer = producer
+        self._client = client
         self._window = window
         self._due = threading.Event()
         self._start = threading.Lock()
@@ -186,12 +193,15 @@ class Publisher:
 
     def publish_requests(self, ids: Sequence[int]) -> None:
         """Send the hint of single predictions now, for their clients are waiting; a failure leaves them to the rescuer."""
-        hint = RequestsHint(tuple(ids))
-        if publish(self._producer, hint):
+        try:
+            express.send(self._client, ids)
+        except redis.RedisError as exc:
+            _log.warning("hint not published", task=SCORE_CUSTOMERS, reason=f"{type(exc).__name__}: {exc}")
+        else:
             return
         try:
             with self._engine.begin() as conn:
-                unpublish(conn, [hint])
+                unpublish(conn, [RequestsHint(tuple(ids))])
         except (DatabaseUnavailable, PoolTimeout) as exc:
             # The requests are committed and their clients answered as ever; the mark lapses by itself.
             _log.warning("mark of a hint not taken back", reason=str(exc))

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from contextlib import ExitStack, closing
 
 import pytest
 import redis
@@ -14,6 +15,7 @@ from structlog.typing import EventDict
 
 from broker import hints as hints_module
 from broker.hints import Publisher, Window
+from broker.server import make_redis
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable
 from schemas.messages import PREDICTIONS_QUEUE
@@ -24,11 +26,21 @@ WINDOW = Window(chunks=8, chunks_of_batch=4, chunks_of_team=8, republish_s=30)
 
 
 @pytest.fixture
-def publisher(ledger: Engine, producer: Celery) -> Iterator[Publisher]:
+def publisher(ledger: Engine, make: Callable[[Engine, str], Publisher], redis_url: str) -> Publisher:
     """A publisher of the ledger; its thread has not started."""
-    made = Publisher(ledger, producer, WINDOW)
-    yield made
-    made.close()
+    return make(ledger, redis_url)
+
+
+@pytest.fixture
+def make(make_app: Callable[[str], Celery]) -> Iterator[Callable[[Engine, str], Publisher]]:
+    """Publishers on any Redis, with short waits."""
+    with ExitStack() as ends:
+
+        def made(engine: Engine, url: str) -> Publisher:
+            client = ends.enter_context(closing(make_redis(url, timeout_s=0.3)))
+            return ends.enter_context(closing(Publisher(engine, make_app(url), client, WINDOW)))
+
+        yield made
 
 
 class Rounds:
@@ -136,29 +148,29 @@ def test_many_single_predictions_are_one_hint(
 
 @pytest.mark.parametrize("url", ["away_url", "frozen_url"])
 def test_a_single_prediction_whose_hint_failed_is_due_again(
-    ledger: Engine, make_app: Callable[[str], Celery], request: pytest.FixtureRequest, url: str
+    ledger: Engine, make: Callable[[Engine, str], Publisher], request: pytest.FixtureRequest, url: str
 ) -> None:
     with ledger.begin() as conn:
         ids = [add_request(conn, customer("C")) for _ in range(2)]
     assert marks(ledger) == 2
-    Publisher(ledger, make_app(request.getfixturevalue(url)), WINDOW).publish_requests(ids)
+    make(ledger, request.getfixturevalue(url)).publish_requests(ids)
     assert marks(ledger) == 0
 
 
 def test_with_both_servers_away_the_request_is_left_to_the_rescuer(
-    make_app: Callable[[str], Celery], away_url: str, logged: list[EventDict]
+    make: Callable[[Engine, str], Publisher], away_url: str, logged: list[EventDict]
 ) -> None:
     gone = make_engine("postgresql://churn@127.0.0.1:1/churn")
-    Publisher(gone, make_app(away_url), WINDOW).publish_requests([7])
+    make(gone, away_url).publish_requests([7])
     assert logged[-1]["event"] == "mark of a hint not taken back"
 
 
 def test_with_redis_away_and_no_connection_left_the_request_is_left_to_the_rescuer(
-    make_app: Callable[[str], Celery], away_url: str, postgres_url: str, ledger: Engine, logged: list[EventDict]
+    make: Callable[[Engine, str], Publisher], away_url: str, postgres_url: str, ledger: Engine, logged: list[EventDict]
 ) -> None:
     small = make_engine(postgres_url, pool_size=1, max_overflow=0, connect_timeout_s=1)
     with small.connect():
-        Publisher(small, make_app(away_url), WINDOW).publish_requests([request(ledger)])
+        make(small, away_url).publish_requests([request(ledger)])
     assert logged[-1]["event"] == "mark of a hint not taken back"
     assert marks(ledger) == 1
     small.dispose()

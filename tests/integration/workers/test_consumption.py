@@ -12,6 +12,7 @@ from celery import Celery
 from celery.contrib.testing.worker import start_worker
 from sqlalchemy import Engine
 
+from broker import express
 from broker.hints import publish
 from broker.server import make_redis
 from celeryconfig import worker_config
@@ -107,7 +108,7 @@ def test_hints_of_single_predictions_are_never_kept_until_they_are_acknowledged(
 
 
 def test_a_worker_takes_no_single_prediction_ahead_that_would_be_lost_with_it(
-    resources: Resources, worker_app: Celery, recorder: Recorder, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+    worker_app: Celery, recorder: Recorder, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     begun, go = threading.Semaphore(0), threading.Event()
 
@@ -117,7 +118,7 @@ def test_a_worker_takes_no_single_prediction_ahead_that_would_be_lost_with_it(
 
     monkeypatch.setattr("workers.tasks.score_customers", hold)
     for n in range(5):
-        assert publish(resources.producer, RequestsHint((n,)))
+        express.send(server, [n])
     with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=[PREDICTIONS_QUEUE]):
         assert begun.acquire(timeout=10)
         assert server.llen(PREDICTIONS_QUEUE) == 4
@@ -130,14 +131,17 @@ def _marks_kept(server: redis.Redis) -> int:
     return known["cmdstat_zadd"]["calls"] if "cmdstat_zadd" in known else 0
 
 
-def test_the_tasks_call_what_the_hints_name(resources: Resources, worker_app: Celery, recorder: Recorder) -> None:
+def test_the_tasks_call_what_the_hints_name(
+    resources: Resources, worker_app: Celery, recorder: Recorder, server: redis.Redis
+) -> None:
     publish(resources.producer, ChunkHint("b", 3, Priority.HIGH))
     publish(resources.producer, PlanHint("p", Priority.LOW))
     publish(resources.producer, RequestsHint((2**61 + 1, 7)))
     publish(resources.producer, DeliveryHint("whd_1"))
+    express.send(server, [8, 9])
 
     queues = (*BATCH_QUEUES, PREDICTIONS_QUEUE, WEBHOOKS_QUEUE)
     with start_worker(worker_app, pool="solo", perform_ping_check=False, queues=queues):
-        calls = recorder.wait_for(4)
+        calls = recorder.wait_for(5)
 
-    assert sorted(calls, key=repr) == [("b", 3), ("p",), ("whd_1",), ([2**61 + 1, 7],)]
+    assert sorted(calls, key=repr) == [("b", 3), ("p",), ("whd_1",), ([2**61 + 1, 7],), ([8, 9],)]

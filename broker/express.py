@@ -1,0 +1,85 @@
+"""The hints of single predictions, sent as Celery would send them and without its detours, for their clients wait.
+
+For each message Celery and kombu look up exchanges, queues and policies, make a Redis client anew and encode some twenty
+constants: 0.7 ms, of which Redis takes a tenth (measured 2026-11). What stands in the queue is always the same but for the ids,
+so it is filled in here, and one LPUSH sends it. A test holds it to kombu's own message, field by field.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import socket
+import uuid
+from collections.abc import Sequence
+from typing import Final
+
+import redis
+
+from schemas.messages import PREDICTIONS_QUEUE, SCORE_CUSTOMERS
+
+_BODY: Final = '[[%s], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
+
+# Celery's message protocol 2, https://docs.celeryq.dev/en/stable/internals/protocol.html
+_MESSAGE: Final = json.dumps(
+    {
+        "body": "%(body)s",
+        "content-encoding": "utf-8",
+        "content-type": "application/json",
+        "headers": {
+            "lang": "py",
+            "task": SCORE_CUSTOMERS,
+            "id": "%(task_id)s",
+            "shadow": None,
+            "eta": None,
+            "expires": None,
+            "group": None,
+            "group_index": None,
+            "retries": 0,
+            "timelimit": [None, None],
+            "root_id": "%(task_id)s",
+            "parent_id": None,
+            "argsrepr": "[%(ids_repr)s]",
+            "kwargsrepr": "{}",
+            "origin": "%(origin)s",
+            "ignore_result": None,
+            "replaced_task_nesting": 0,
+            "stamped_headers": None,
+            "stamps": {},
+        },
+        "properties": {
+            "correlation_id": "%(task_id)s",
+            "reply_to": "",
+            "delivery_mode": 2,
+            "delivery_info": {"exchange": "", "routing_key": PREDICTIONS_QUEUE},
+            "priority": 0,
+            "body_encoding": "base64",
+            "delivery_tag": "%(delivery_tag)s",
+        },
+    }
+)
+
+
+def send(client: redis.Redis, ids: Sequence[int]) -> None:
+    """Put the hint of some predictions into their queue.
+
+    Raises
+    ------
+    redis.RedisError
+        Redis did not take it in time.
+    """
+    client.lpush(PREDICTIONS_QUEUE, message(ids))
+
+
+def message(ids: Sequence[int]) -> str:
+    """What kombu writes into a queue for the task that scores some predictions."""
+    # As strings, because Flower's JavaScript would round them. Neither digits nor host names hold what JSON would escape.
+    names = [str(int(prediction_id)) for prediction_id in ids]
+    return _MESSAGE % {
+        "body": base64.b64encode((_BODY % json.dumps(names)).encode()).decode(),
+        "task_id": uuid.uuid4(),
+        "ids_repr": names,
+        "origin": f"gen{os.getpid()}@{socket.gethostname()}",
+        "delivery_tag": uuid.uuid4(),
+    }

@@ -1,0 +1,72 @@
+"""The hint that is sent past kombu: to Redis, Celery and Flower it is kombu's own."""
+
+from __future__ import annotations
+
+import base64
+import json
+import uuid
+from typing import Any
+
+import pytest
+import redis
+from celery import Celery
+
+from broker import express
+from broker.hints import publish
+from db.hints import RequestsHint
+from schemas.messages import PREDICTIONS_QUEUE
+
+_CHANCE = ("correlation_id", "delivery_tag", "reply_to")
+
+
+def taken(queue: redis.Redis) -> dict[str, Any]:
+    """The next message, as a worker takes it; it is the only one."""
+    raw = queue.rpop(PREDICTIONS_QUEUE)
+    assert isinstance(raw, str)
+    assert queue.llen(PREDICTIONS_QUEUE) == 0
+    message: dict[str, Any] = json.loads(raw)
+    return message
+
+
+@pytest.mark.parametrize("ids", [[7], [1, 2**62 - 1], list(range(64))])
+def test_it_is_kombu_s_own_message_to_the_byte_but_for_what_is_drawn_by_lot(
+    producer: Celery, queue: redis.Redis, ids: list[int]
+) -> None:
+    assert publish(producer, RequestsHint(tuple(ids)))
+    usual = taken(queue)
+    express.send(queue, ids)
+    ours = taken(queue)
+
+    task_id = ours["headers"]["id"]
+    assert ours["headers"]["root_id"] == ours["properties"]["correlation_id"] == task_id
+    for name in (task_id, ours["properties"]["delivery_tag"]):
+        assert uuid.UUID(name).version == 4
+    for message in (usual, ours):
+        message["headers"].update(id="", root_id="")
+        message["properties"].update(dict.fromkeys(_CHANCE, ""))
+    assert json.dumps(ours) == json.dumps(usual)
+
+
+def test_no_two_are_one_task(queue: redis.Redis) -> None:
+    for _ in range(2):
+        express.send(queue, [7])
+    first, second = (json.loads(raw) for raw in queue.lrange(PREDICTIONS_QUEUE, 0, -1))
+    assert first["headers"]["id"] != second["headers"]["id"]
+    assert first["properties"]["delivery_tag"] != second["properties"]["delivery_tag"]
+
+
+def test_ids_go_as_strings(queue: redis.Redis) -> None:
+    express.send(queue, [7, 8])
+    (ids,), _, _ = json.loads(base64.b64decode(taken(queue)["body"]))
+    assert ids == ["7", "8"]
+
+
+def test_a_connection_that_broke_costs_nothing(queue: redis.Redis, redis_url: str) -> None:
+    from broker.server import make_redis
+
+    client = make_redis(redis_url, timeout_s=1)
+    express.send(client, [1])
+    queue.client_kill_filter(_type="normal", skipme=True)
+    express.send(client, [2])
+    assert queue.llen(PREDICTIONS_QUEUE) == 2
+    client.close()
