@@ -14,7 +14,7 @@ from db.engine import NO_WAIT_FOR_DISK, Prepared, to_json
 from db.teams import is_single_of, new_single_id
 from db.words import SCORED, say
 from schemas.states import RequestState
-from scoring.features import COLUMNS
+from scoring.features import COLUMNS, FEATURE_NAMES
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,6 +130,15 @@ _CLAIM: Final = Prepared(
     before=NO_WAIT_FOR_DISK,
 )
 
+# ON CONFLICT locks, and so writes to, even a row that its WHERE then spares.
+_CHANGED: Final = f"""
+    SELECT {", ".join(f"(n.c).{name}" for name in COLUMNS)}, n.submitted_at FROM latest n
+     WHERE NOT EXISTS (
+         SELECT FROM customers old
+          WHERE old.customer_id = (n.c).customer_id
+            AND ({", ".join(f"old.{name}" for name in FEATURE_NAMES)})
+                IS NOT DISTINCT FROM ({", ".join(f"(n.c).{name}" for name in FEATURE_NAMES)}))"""
+
 # The fence, the customer's latest values and the prediction, in one statement behind the lock that keeps customers from being
 # deleted; see db.customers.hold_deletions for which deletions count. What has not been returned was not stored.
 _FINISH: Final = Prepared(
@@ -158,7 +167,7 @@ _FINISH: Final = Prepared(
     latest AS (
         SELECT DISTINCT ON (customer_id) jsonb_populate_record(NULL::customers, customer) AS c, submitted_at
           FROM mine WHERE customer IS NOT NULL ORDER BY customer_id, submitted_at DESC, id DESC),
-    put AS ({put_customers("SELECT " + ", ".join(f"(c).{name}" for name in COLUMNS) + ", submitted_at FROM latest")}),
+    put AS ({put_customers(_CHANGED)}),
     stored AS (
         INSERT INTO prediction_history
                (id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt)
