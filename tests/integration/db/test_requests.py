@@ -255,6 +255,14 @@ class TestFinish:
         score_requests(conn, add_request(conn, customer()))
         assert get_customer(conn, "C-0").updated_at == before
 
+    def test_an_unchanged_customer_is_not_even_locked(self, ledger: Engine) -> None:
+        with ledger.begin() as conn:
+            add_customers(conn, "C-0")
+        with ledger.begin() as conn:
+            score_requests(conn, add_request(conn, customer()))
+        with ledger.begin() as conn:
+            assert conn.execute(text("SELECT xmax FROM customers")).scalar_one() == "0"
+
     def test_nothing_to_finish_is_nothing(self, conn: Connection) -> None:
         assert finish_requests(conn, []) == set()
         assert claim_requests(conn, [], lease_s=60) == []
