@@ -20,7 +20,7 @@ from db.batches import Batch, NewBatch, get_own_batch, submit_batch
 from db.engine import do_not_wait_for_disk, each_alone
 from db.errors import Conflict, DatabaseUnavailable, NotFound
 from db.idempotency import keep_key, replayed_batch
-from db.models import current_model, get_model
+from db.models import current_version, get_model
 from db.retry import count_retryable
 from failpoints import Guard, Point, is_off, reach
 from schemas.states import Source
@@ -188,7 +188,7 @@ def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256
             raise
         batch = committed
     reach(Point.SUBMITTED)
-    resources.publisher.nudge()
+    resources.publisher.nudge(chunks_only=batch.planned_at is not None)
     return Submitted(batch, replayed=False)
 
 
@@ -230,7 +230,7 @@ def model_version(conn: Connection, asked: str | None) -> str:
         No model is active.
     """
     if asked is None:
-        return current_model(conn).version
+        return current_version(conn)
     try:
         return get_model(conn, asked).version
     except NotFound as exc:

@@ -180,13 +180,21 @@ class Publisher:
         self._start = threading.Lock()
         self._thread: threading.Thread | None = None
         self._stopping = False
+        self._chunks_only = True
 
-    def nudge(self) -> None:
-        """Say that there is new work; returns at once."""
+    def nudge(self, *, chunks_only: bool = False) -> None:
+        """Say that there is new work; returns at once.
+
+        Parameters
+        ----------
+        chunks_only : bool
+            Whether it is chunks and nothing else, as of a batch that its submit has planned.
+        """
         if is_off(Guard.PUBLISH_ASIDE):
             publish_due(self._engine, self._producer, self._window)
-        self._due.set()
         with self._start:
+            self._chunks_only &= chunks_only
+            self._due.set()
             if self._thread is None and not self._stopping:
                 self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
                 self._thread.start()
@@ -217,11 +225,13 @@ class Publisher:
     def _run(self) -> None:
         while True:
             self._due.wait()
-            self._due.clear()
+            with self._start:
+                self._due.clear()
+                chunks_only, self._chunks_only = self._chunks_only, True
             if self._stopping:
                 return
             try:
-                publish_due(self._engine, self._producer, self._window)
+                publish_due(self._engine, self._producer, self._window, chunks_only=chunks_only)
             except DatabaseUnavailable as exc:
                 _log.warning("nothing published: the database is away", reason=str(exc))
             except Exception:  # noqa: BLE001 - see below

@@ -91,7 +91,13 @@ def make_engine(
         " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
     )
     pool: dict[str, Any] = (
-        {"pool_size": pool_size, "max_overflow": max_overflow, "pool_timeout": connect_timeout_s, "pool_recycle": 1800}
+        {
+            "pool_size": pool_size,
+            "max_overflow": max_overflow,
+            "pool_timeout": connect_timeout_s,
+            "pool_recycle": 1800,
+            "pool_use_lifo": True,  # That of the last use has its statements prepared and its server's process warm.
+        }
         if pooled
         else {"poolclass": NullPool}
     )

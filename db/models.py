@@ -55,6 +55,7 @@ _REGISTER = text("""
 """)
 _GET = text(f"SELECT {_COLUMNS} FROM models WHERE version = :version")
 _CHAMPION = text(f"SELECT {_COLUMNS} FROM models WHERE state = 'champion'")
+_CHAMPION_VERSION = text("SELECT version FROM models WHERE state = 'champion'")
 _LIST = text(f"SELECT {_COLUMNS} FROM models ORDER BY registered_at DESC, version")
 _LOCK = text("LOCK TABLE models IN SHARE ROW EXCLUSIVE MODE")
 _RETIRE = text("UPDATE models SET state = 'retired' WHERE state = 'champion' AND version <> :version")
@@ -88,6 +89,20 @@ def register_model(
             f"model {version!r} is registered already with another checksum; give the new bundle another version",
             code="model_exists",
         )
+
+
+def current_version(conn: Connection) -> str:
+    """The champion's version alone, for a submit, which needs nothing else of it.
+
+    Raises
+    ------
+    Conflict
+        No model is active yet.
+    """
+    version: str | None = conn.execute(_CHAMPION_VERSION).scalar_one_or_none()
+    if version is None:
+        raise no_active_model()
+    return version
 
 
 def get_model(conn: Connection, version: str) -> Model:

@@ -15,7 +15,8 @@ from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA, ROW
 _SHARES: Final = 4
 _FEWEST_ROWS: Final = 5_000
 
-_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd")
+# Without threads: to wake them takes longer than the few columns of a chunk do.
+_OPTIONS = pa.ipc.IpcWriteOptions(compression="zstd", use_threads=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from sqlalchemy import Connection, Engine, text
 
 from api import inputs as inputs_module
 from api import submit as submit_module
+from api.resources import resources
 from db.batches import get_batch
 from db.errors import DatabaseUnavailable
 from intake.chunks import decode
@@ -216,6 +217,16 @@ def test_a_long_list_of_customers_is_left_to_a_worker(client: FlaskClient, ledge
         assert stored.media_type == NDJSON
         lines = upload_of(conn, batch["batch_id"]).splitlines()
     assert [json.loads(line) for line in lines] == customers(100)
+
+
+@pytest.mark.parametrize(("n", "chunks_only"), [(3, True), (1_000, False)], ids=["planned", "left to a worker"])
+def test_what_is_looked_for_is_what_the_submit_left_due(
+    app: Flask, client: FlaskClient, monkeypatch: pytest.MonkeyPatch, n: int, *, chunks_only: bool
+) -> None:
+    nudges: list[bool] = []
+    monkeypatch.setattr(resources(app).publisher, "nudge", lambda *, chunks_only: nudges.append(chunks_only))
+    accepted(submit(client, as_csv(customers(n))))
+    assert nudges == [chunks_only]
 
 
 def test_a_batch_is_cut_into_chunks(client: FlaskClient, ledger: Engine) -> None:

@@ -49,11 +49,13 @@ class Rounds:
     def __init__(self, *errors: Exception) -> None:
         self._errors = list(errors)
         self.n = 0
+        self.chunks_only: list[bool] = []
         self.begun = threading.Semaphore(0)
         self.go = threading.Semaphore(0)
 
-    def __call__(self, *_: object) -> int:
+    def __call__(self, *_: object, chunks_only: bool) -> int:
         self.n += 1
+        self.chunks_only.append(chunks_only)
         self.begun.release()
         self.go.acquire()
         if self._errors:
@@ -94,6 +96,21 @@ def test_nudges_that_come_during_a_round_melt_into_one_more(publisher: Publisher
     rounds.begun.acquire()
     publisher.close()
     assert rounds.n == 2
+
+
+def test_a_round_looks_for_chunks_alone_only_if_all_its_nudges_did(
+    publisher: Publisher, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    rounds = Rounds()
+    monkeypatch.setattr(hints_module, "publish_due", rounds)
+    for nudges in ([True], [False, True], [True, True], [True, False], [False]):
+        for chunks_only in nudges:
+            publisher.nudge(chunks_only=chunks_only)
+        if rounds.n:  # They came during the round before.
+            rounds.go.release()
+        rounds.begun.acquire()
+    rounds.go.release()
+    assert rounds.chunks_only == [True, False, True, False, False]
 
 
 def test_a_nudge_during_the_last_moments_of_a_round_is_not_lost(publisher: Publisher, monkeypatch: pytest.MonkeyPatch) -> None:

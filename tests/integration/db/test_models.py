@@ -8,7 +8,7 @@ from sqlalchemy.exc import IntegrityError
 
 from db.batches import get_batch
 from db.errors import Conflict, NotFound
-from db.models import activate_model, current_model, get_model, list_models, register_model
+from db.models import activate_model, current_model, current_version, get_model, list_models, register_model
 from schemas.states import ModelState
 from tests.factories import MODEL, add_batch, add_model, empty_tables
 from tests.integration.db.concurrency import meanwhile, together
@@ -45,7 +45,7 @@ def test_an_activation_retires_the_champion_before(conn: Connection) -> None:
     add_model(conn, "v2")
     changed = activate_model(conn, "v2")
     assert (changed.previous_version, changed.new_version) == (MODEL, "v2")
-    assert current_model(conn).version == "v2"
+    assert current_model(conn).version == current_version(conn) == "v2"
     assert current_model(conn).activated_at == changed.activated_at
     assert get_model(conn, MODEL).state is ModelState.RETIRED
 
