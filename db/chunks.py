@@ -7,14 +7,14 @@ database's, so a worker with a wrong clock can neither steal nor keep a chunk. T
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import datetime
 from typing import Any, Final
 
 from sqlalchemy import Connection, text
 
 from db.batches import first_prediction_id_of
-from db.engine import to_json
+from db.engine import NO_WAIT_FOR_DISK, Prepared, to_json
 from db.errors import FenceLost
 from db.mutants import guarded
 from failpoints import Guard
@@ -49,12 +49,17 @@ class ChunkClaim:
 
 
 # The batch turns to `processing` with its first claim. Chunk before batch is the order in which every transaction locks them.
-_CLAIM = text("""
+# A claim does not wait for the disk: one that is lost was never made. The next one has the same attempt, but a chunk is closed
+# only once.
+_CLAIM: Final = Prepared(
+    "claim_chunk",
+    {"batch_id": "text", "chunk_no": "int", "lease_s": "float8", "worker": "text"},
+    """
     WITH claimed AS (
         UPDATE chunks c
-           SET state = 'running', attempt = attempt + 1, worker = :worker, started_at = clock_timestamp(),
-               lease_until = clock_timestamp() + make_interval(secs => :lease_s)
-         WHERE c.batch_id = :batch_id AND c.chunk_no = :chunk_no
+           SET state = 'running', attempt = attempt + 1, worker = $4, started_at = clock_timestamp(),
+               lease_until = clock_timestamp() + make_interval(secs => $3)
+         WHERE c.batch_id = $1 AND c.chunk_no = $2
            AND c.state = 'pending' AND c.available_at <= clock_timestamp()
            AND EXISTS (SELECT FROM batch_jobs b
                         WHERE b.batch_id = c.batch_id AND b.status IN ('queued', 'processing') AND b.planned_at IS NOT NULL)
@@ -63,9 +68,12 @@ _CLAIM = text("""
         UPDATE batch_jobs b
            SET status = 'processing', started_at = coalesce(b.started_at, clock_timestamp())
           FROM claimed WHERE b.batch_id = claimed.batch_id AND b.status = 'queued')
-    SELECT claimed.*, i.payload, b.batch_no, b.model_version, b.priority, b.submitted_at, b.request_id, b.filter
+    SELECT claimed.batch_id, claimed.chunk_no, claimed.attempt, claimed.n_rows, claimed.suspect, i.payload,
+           b.batch_no, b.model_version, b.priority, b.submitted_at, b.request_id, b.filter, claimed.last_error
       FROM claimed JOIN batch_jobs b USING (batch_id) JOIN chunk_inputs i USING (batch_id, chunk_no)
-""")
+    """,
+    before=NO_WAIT_FOR_DISK,
+)
 
 _RENEW = text("""
     UPDATE chunks SET lease_until = clock_timestamp() + make_interval(secs => :lease_s)
@@ -127,7 +135,7 @@ _COUNT_CLOSED = text(COUNT_CLOSED)
 def claim_chunk(conn: Connection, batch_id: str, chunk_no: int, *, lease_s: float, worker: str) -> ChunkClaim | None:
     """Take a pending, due chunk of a running batch for one attempt.
 
-    Commit before scoring: the claim must be visible while the work goes on.
+    Commit before scoring: the claim must be visible while the work goes on. The commit does not wait for the disk.
 
     Parameters
     ----------
@@ -142,24 +150,12 @@ def claim_chunk(conn: Connection, batch_id: str, chunk_no: int, *, lease_s: floa
         None when there is nothing to do (a duplicate hint, a cancelled or paused batch): drop the message.
     """
     values = {"batch_id": batch_id, "chunk_no": chunk_no, "lease_s": lease_s, "worker": worker}
-    row = conn.execute(guarded(_CLAIM, Guard.CLAIM, Guard.DATABASE_CLOCK, Guard.PINNED_MODEL), values).one_or_none()
-    if row is None:
+    claimed = guarded(_CLAIM, Guard.CLAIM, Guard.DATABASE_CLOCK, Guard.PINNED_MODEL).rows(conn, **values)
+    if not claimed:
         return None
-    return ChunkClaim(
-        row.batch_id,
-        row.chunk_no,
-        row.attempt,
-        row.n_rows,
-        row.suspect,
-        bytes(row.payload),
-        row.batch_no,
-        row.model_version,
-        Priority(row.priority),
-        row.submitted_at,
-        row.request_id,
-        row.filter,
-        row.last_error,
-    )
+    [row] = claimed
+    claim = ChunkClaim(*row)
+    return replace(claim, payload=bytes(claim.payload), priority=Priority(claim.priority))
 
 
 def renew_chunk(conn: Connection, claim: ChunkClaim, *, lease_s: float) -> None:

@@ -7,12 +7,14 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from functools import cache
-from typing import Final
+from typing import Final, TypeVar
 
 from sqlalchemy import TextClause, text
 
 import failpoints
+from db.engine import Prepared
 from failpoints import Guard
 
 _MUTATIONS: Final[Mapping[Guard, tuple[str, Callable[[], str]]]] = {
@@ -33,17 +35,32 @@ _MUTATIONS: Final[Mapping[Guard, tuple[str, Callable[[], str]]]] = {
 """What of a statement is its guard, and what stands there without it."""
 
 
-def guarded(statement: TextClause, *guards: Guard) -> TextClause:
+_Statement = TypeVar("_Statement", TextClause, Prepared)
+
+
+def guarded(statement: _Statement, *guards: Guard) -> _Statement:
     """A statement as it is written; without those of its guards that are off, which happens in tests alone."""
     for guard in guards:
         if failpoints.is_off(guard):
             clause, instead = _MUTATIONS[guard]
-            statement = _replaced(statement.text, clause, instead())
+            statement = _mutant(statement, clause, instead())
     return statement
 
 
+def _mutant(statement: _Statement, clause: str, instead: str) -> _Statement:
+    if isinstance(statement, Prepared):
+        sql = _replaced(statement.sql, clause, instead)
+        # A name of its own, by its text: a connection would run what it has prepared under that name before.
+        return replace(statement, name=f"{statement.name}_{hash(sql) & 0xFFFFFFFF:x}", sql=sql)
+    return _text(_replaced(statement.text, clause, instead))
+
+
 @cache
-def _replaced(statement: str, clause: str, instead: str) -> TextClause:
+def _text(statement: str) -> TextClause:
+    return text(statement)
+
+
+def _replaced(statement: str, clause: str, instead: str) -> str:
     if clause not in statement:
         raise ValueError(f"the guard {clause!r} is not in the statement {statement!r}")
-    return text(statement.replace(clause, instead))
+    return statement.replace(clause, instead)

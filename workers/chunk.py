@@ -24,7 +24,6 @@ from db.chunks import (
     renew_chunk,
 )
 from db.customers import copy_customers, hold_deletions, upsert_customers
-from db.engine import do_not_wait_for_disk
 from db.errors import DatabaseUnavailable, FenceLost
 from db.filters import copy_matching_customers
 from db.predictions import store_predictions
@@ -68,8 +67,6 @@ class _Closed(NamedTuple):
 def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     """Score the chunk that a hint names, if it is there to be scored; then fill the window of hints again."""
     with metrics.step_seconds("claim"), resources.engine.begin() as conn:
-        # A claim that is lost was never made. The next one has the same attempt, but a chunk is closed only once.
-        do_not_wait_for_disk(conn)
         lease_s = resources.settings.lease_seconds
         claim = claim_chunk(conn, batch_id, chunk_no, lease_s=lease_s, worker=resources.worker)
         reach(Point.CLAIMING, chunk_no=chunk_no, attempt=claim and claim.attempt)

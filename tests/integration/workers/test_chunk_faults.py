@@ -167,8 +167,9 @@ def test_a_claim_does_not_wait_for_the_disk_and_results_do(
         real = getattr(chunk_module, name)
 
         def watched(conn: Connection, *args: object, **kwargs: object) -> object:
-            waits[name] = waits_for_disk(conn)
-            return real(conn, *args, **kwargs)
+            done = real(conn, *args, **kwargs)
+            waits[name] = waits_for_disk(conn)  # behind it, for a claim sees to it itself
+            return done
 
         monkeypatch.setattr(chunk_module, name, watched)
 
