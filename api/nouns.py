@@ -34,7 +34,7 @@ class Noun(flask_smorest.Blueprint):  # type: ignore[misc]
         def doc(self, **kwargs: Any) -> Door: ...
         def response(self, status_code: int, schema: type[Schema] | None = None, **kwargs: Any) -> Door: ...
         def alt_response(self, status_code: int, response: str | None = None, **kwargs: Any) -> Door: ...
-        def arguments(self, schema: type[Schema], **kwargs: Any) -> Door: ...
+        def arguments(self, schema: Schema, **kwargs: Any) -> Door: ...
 
     def route(self, rule: str, **options: Any) -> Door:
         """Register a view, and describe what `api.access` says of who may ask it."""
@@ -53,7 +53,8 @@ class Noun(flask_smorest.Blueprint):  # type: ignore[misc]
 
     def query(self, schema: type[Schema]) -> Door:
         """Parse the query into the view's first argument; an unknown parameter is refused: most often it is a misspelt one."""
-        return self.arguments(schema, location="query", unknown=RAISE)
+        # An instance, for webargs would make one of a class for each request.
+        return self.arguments(schema(), location="query", unknown=RAISE)
 
     def problems(self, **reasons: str) -> Door:
         """Document the errors of a view: `problems(_404="No such batch.")`."""
