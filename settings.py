@@ -65,6 +65,11 @@ class Settings:
     jwt_scopes_claim: str
 
     database_url: str = field(repr=False)
+    """What the process connects with: the API by its own role, a worker by the workers'."""
+    database_worker_url: str = field(repr=False)
+    """What workers connect with; the same as database_url if it was not set."""
+    database_owner_url: str = field(repr=False)
+    """What an operator's commands connect with, such as migrations; the same as database_url if it was not set."""
     database_pool_size: int
     database_max_overflow: int
     database_timeout_seconds: float
@@ -233,8 +238,12 @@ def _identities(env: Env) -> dict[str, Any]:
 
 
 def _stores(env: Env) -> dict[str, Any]:
+    is_postgres = _begins_with(_POSTGRES_SCHEMES)
+    url = env.str("DATABASE_URL", validate=is_postgres)
     return {
-        "database_url": env.str("DATABASE_URL", validate=_begins_with(_POSTGRES_SCHEMES)),
+        "database_url": url,
+        "database_worker_url": env.str("DATABASE_WORKER_URL", url, validate=is_postgres),
+        "database_owner_url": env.str("DATABASE_OWNER_URL", url, validate=is_postgres),
         "database_pool_size": env.int("DATABASE_POOL_SIZE", 5, validate=Range(1)),
         "database_max_overflow": env.int("DATABASE_MAX_OVERFLOW", 5, validate=Range(0)),
         "database_timeout_seconds": env.float("DATABASE_TIMEOUT_SECONDS", 15.0, validate=_POSITIVE),

@@ -75,6 +75,7 @@ SCOPES: Final[Mapping[str, Scope]] = {
     "keys.get_one_key": Scope.ADMIN,
     "keys.delete_key": Scope.ADMIN,
     "keys.post_rotation": Scope.ADMIN,
+    "audit.get_audit": Scope.ADMIN,
 }
 """What each other endpoint asks for."""
 

@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from db.audit import Entry
 from db.batches import Batch
 from db.deliveries import Delivery
 from db.keys import ApiKey
@@ -17,11 +18,16 @@ from db.requests import PredictionRequest
 from db.webhooks import Endpoint
 from schemas.moments import rfc3339
 from schemas.paths import batch_path, delivery_path, key_path, prediction_path, webhook_path
-from schemas.states import BatchStatus
+from schemas.states import BatchStatus, HeldUp
 from scoring.risk import RECOMMENDED_ACTIONS, RISK_CATEGORIES, RiskCategory
 
 RETRY_AFTER_S: Final = 1
 """When to look again at work that is under way."""
+
+_WHY_HELD_UP: Final = {
+    HeldUp.MODEL_UNUSABLE: "A worker cannot use the files of model {model}: they are missing, or are not the registered ones."
+    " Nothing is lost; the batch goes on by itself once they are brought back."
+}
 
 _VOLATILE: Final = ("rows_per_second", "estimated_completion")
 
@@ -29,6 +35,12 @@ _VOLATILE: Final = ("rows_per_second", "estimated_completion")
 def maybe_rfc3339(moment: datetime | None) -> str | None:
     """The same, or None."""
     return None if moment is None else rfc3339(moment)
+
+
+def audit_answer(entry: Entry) -> dict[str, Any]:
+    """An act as `schemas.audit.AuditEntrySchema` describes it."""
+    said = {name: getattr(entry, name) for name in ("actor", "team", "act", "object", "request_id")}
+    return {"id": str(entry.audit_no), "at": rfc3339(entry.at), **said, "detail": dict(entry.detail)}
 
 
 def batch_answer(batch: Batch, *, queue_position: int | None = None) -> dict[str, Any]:
@@ -61,11 +73,18 @@ def batch_answer(batch: Batch, *, queue_position: int | None = None) -> dict[str
         "warnings": dict(batch.warning_summary),
         "risk_summary": {str(risk): batch.risk_summary.get(str(risk), 0) for risk in RISK_CATEGORIES},
         "failure": None if batch.failure_code is None else {"code": batch.failure_code, "detail": batch.failure_detail},
+        "held_up": _held_up(batch),
         "parent_batch_id": batch.parent_batch_id,
         "metadata": dict(batch.metadata),
         "callback_url": batch.callback_url,
         "links": _links(batch),
     }
+
+
+def _held_up(batch: Batch) -> dict[str, str] | None:
+    if batch.held_up is None or batch.is_final:
+        return None
+    return {"code": str(batch.held_up), "detail": _WHY_HELD_UP[batch.held_up].format(model=batch.model_version)}
 
 
 def etag_of(answer: Mapping[str, Any]) -> str:

@@ -11,6 +11,7 @@ from flask_smorest import Api
 
 import failpoints
 from api.access import check_routes, describe_schemes
+from api.audit import audit_log
 from api.auth import make_guard
 from api.batches import batches
 from api.customers import customers
@@ -102,7 +103,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_resources(app, resources)
     register_tracing(app)
     register_headers(app, settings)
-    register_metrics(app, LedgerGauges(resources.engine))
+    register_metrics(app, LedgerGauges(resources.overseer, resources.pool))
     register_errors(app)
     guard = make_guard(settings)
     register_limits(app, resources, authenticate=guard.identify)
@@ -135,7 +136,7 @@ def _register_blueprints(app: Flask, settings: Settings) -> None:
     api.spec.components.schema("CustomerOfPath", schema=CustomerSchema(partial=(CUSTOMER_ID,)))
     api.spec.components.schema("WebhookEvent", schema=WebhookEventSchema)
     api.register_blueprint(health)
-    for noun in (predictions, batches, results, customers, models, stats, webhooks, keys):
+    for noun in (predictions, batches, results, customers, models, stats, webhooks, keys, audit_log):
         api.register_blueprint(noun, url_prefix=PREFIX)
     # The same views under the versioned prefix or an older name; described once.
     app.register_blueprint(health, name="health_v1", url_prefix=PREFIX)

@@ -14,6 +14,7 @@ from sqlalchemy import Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from api.access import PUBLIC, SCOPES
+from api.auditing import record_denied
 from api.caller import ANYONE, Caller, caller, set_caller
 from api.errors import Forbidden, Unauthorised
 from api.resources import resources
@@ -77,6 +78,7 @@ class Guard:
             return
         needed = SCOPES[str(request.endpoint)]
         if needed not in caller().scopes:
+            record_denied(caller(), needed)
             raise Forbidden.without(needed)
 
     def _who(self) -> Caller:
@@ -101,7 +103,7 @@ class Guard:
     def _token_bearer(self, who: Caller) -> Caller:
         # Teams are never removed, so this may be remembered.
         if who.team not in self._teams:
-            with resources().engine.begin() as conn:
+            with resources().engine_of(None).begin() as conn:
                 ensure_team(conn, who.team)
             self._teams.add(who.team)
         return who
@@ -128,7 +130,7 @@ def _is_open() -> bool:
 
 
 def _bearer_of(key: KeyText) -> Caller:
-    with each_alone(resources().engine) as conn:
+    with each_alone(resources().engine_of(None)) as conn:
         known = look_up_key(conn, key.key_id)
     # The same work for an id that nobody has, so that the time does not tell which ids there are.
     is_right = hmac.compare_digest(key.sha256, known.secret_sha256 if known else _NO_DIGEST)
@@ -139,7 +141,7 @@ def _bearer_of(key: KeyText) -> Caller:
     if known.is_expired:
         raise Unauthorised("This key has expired; ask whoever runs this installation for another.", code="key_expired")
     if known.is_stale:
-        _note_use_later(resources().engine, key.key_id)
+        _note_use_later(resources().engine_of(None), key.key_id)
     return Caller(key.key_id, known.team, frozenset(known.scopes))
 
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
 from flask import Response, g, jsonify, request
 from sqlalchemy import Connection
 
 from api.answers import RETRY_AFTER_S, batch_answer
+from api.auditing import audit
 from api.bodies import read_body
 from api.caller import caller
 from api.errors import NotReady
@@ -22,6 +23,7 @@ from api.streams import whole
 from api.submit import Asking, Submitted, check_key, submit, submit_retry
 from api.tracing import about_batch
 from api.watching import events, look, wait_for_news
+from db.audit import Act
 from db.batches import Batch, get_own_batch, list_batches, reconcile
 from db.control import cancel_batch, pause_batch, resume_batch, sweep_batch
 from db.engine import each_alone
@@ -221,6 +223,13 @@ def get_reconciliation(batch_id: str) -> Response:
     )
 
 
+_ACTS: Final[Mapping[Callable[[Connection, str], Batch], Act]] = {
+    cancel_batch: Act.BATCH_CANCELLED,
+    pause_batch: Act.BATCH_PAUSED,
+    resume_batch: Act.BATCH_RESUMED,
+}
+
+
 def _accepted(submitted: Submitted) -> Response:
     batch = submitted.batch
     about_batch(batch.batch_id)
@@ -238,6 +247,8 @@ def _steer(batch_id: str, change: Callable[[Connection, str], Batch], already: s
     with resources().engine.begin() as conn:
         before = get_own_batch(conn, batch_id, team=caller().team).status
         change(conn, batch_id)
+        if before not in already:
+            audit(conn, _ACTS[change], batch_id)
 
     def answer(batch: Batch) -> Response:
         response = jsonify(batch_answer(batch))

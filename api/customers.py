@@ -7,12 +7,14 @@ from typing import Any, Final
 from flask import Response, jsonify
 from sqlalchemy import Connection
 
+from api.auditing import audit
 from api.bodies import Body, read_body, read_json
 from api.errors import Unprocessable
 from api.media import FORM_BODY, JSON, MULTIPART
 from api.nouns import Noun
 from api.reading import FaultList, all_slices, invalid_customer, verdict
 from api.resources import resources
+from db.audit import Act, customer_object
 from db.customers import StoredCustomer, delete_customer, get_customer, put_customer, upsert_customers
 from db.engine import clock, each_alone
 from intake.copying import customer_rows
@@ -54,6 +56,7 @@ def put_one_customer(customer_id: str) -> Response:
         raise Unprocessable("customer_id differs from the path's.", code="customer_id_mismatch")
     with resources().engine.begin() as conn:
         created = put_customer(conn, customer)
+        audit(conn, Act.CUSTOMER_STORED, customer_object(customer_id), created=created)
         answer = jsonify(_answer(get_customer(conn, customer_id)))
     answer.status_code = 201 if created else 200
     return answer
@@ -67,6 +70,7 @@ def delete_one_customer(query: dict[str, Any], customer_id: str) -> Response:
     """Delete a customer; the predictions stay, by default without the customer's id."""
     with resources().engine.begin() as conn:
         delete_customer(conn, customer_id, keep_history=query["history"] == "keep")
+        audit(conn, Act.CUSTOMER_DELETED, customer_object(customer_id), history=query["history"])
     return Response(status=204)
 
 
@@ -105,6 +109,7 @@ def _import(conn: Connection, body: Body, settings: Settings) -> dict[str, Any]:
         detail, code = refused
         raise Unprocessable(detail, code=code, errors=faults.answer())
     good = tally.total - tally.failed
+    audit(conn, Act.CUSTOMERS_IMPORTED, customers=good, written=written)
     return {
         "total_customers": tally.total,
         "written_customers": written,

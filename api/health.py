@@ -58,7 +58,7 @@ def _readiness() -> dict[str, Any]:
 
 def _check_postgres() -> None:
     try:
-        check_revision(resources().engine, within_s=_ANSWER_S)
+        check_revision(resources().overseer, within_s=_ANSWER_S)
     except SchemaMismatch as exc:
         raise NotReady(str(exc), code="schema_mismatch") from exc
     except DatabaseUnavailable as exc:
@@ -67,7 +67,7 @@ def _check_postgres() -> None:
 
 def _check_durability() -> None:
     try:
-        with resources().engine.connect() as conn, within(conn, _ANSWER_S):
+        with resources().overseer.connect() as conn, within(conn, _ANSWER_S):
             refuse_volatile(conn, resources().settings)
     except UnsafeServer as exc:
         raise NotReady(str(exc), code="unsafe_postgres") from exc

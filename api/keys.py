@@ -7,11 +7,13 @@ from typing import Any
 from flask import Response, jsonify
 
 from api.answers import key_answer
+from api.auditing import audit
 from api.bodies import load, read_json
 from api.caller import caller
 from api.nouns import Noun, headers
 from api.paging import after, page_of
 from api.resources import resources
+from db.audit import Act
 from db.engine import each_alone
 from db.keys import add_key, get_key, list_keys, revoke_key, rotate_key
 from schemas.key import (
@@ -47,6 +49,7 @@ def post_key() -> Response:
             created_by=caller().id,
             expires_in_s=given.get("expires_in"),
         )
+        audit(conn, Act.KEY_CREATED, made.key_id, team_of_key=made.team, scopes=list(made.scopes))
     return _made(key.text, key_answer(made))
 
 
@@ -77,6 +80,7 @@ def delete_key(key_id: str) -> Response:
     """Revoke a key: the next request with it is refused. It stays in the list."""
     with resources().engine.begin() as conn:
         revoke_key(conn, key_id)
+        audit(conn, Act.KEY_REVOKED, key_id)
     return Response(status=204)
 
 
@@ -89,6 +93,7 @@ def post_rotation(query: dict[str, Any], key_id: str) -> Response:
     key = new_key()
     with resources().engine.begin() as conn:
         old, made = rotate_key(conn, key_id, key, overlap_s=query["overlap_seconds"], created_by=caller().id)
+        audit(conn, Act.KEY_ROTATED, key_id, successor=made.key_id)
     assert old.expires_at is not None  # noqa: S101 - a rotation sets it
     return _made(key.text, {**key_answer(made), "previous_expires_at": rfc3339(old.expires_at)})
 

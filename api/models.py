@@ -5,8 +5,10 @@ from __future__ import annotations
 from flask import Response, jsonify
 
 from api.answers import model_answer
+from api.auditing import audit
 from api.nouns import Noun
 from api.resources import resources
+from db.audit import Act
 from db.engine import each_alone
 from db.errors import Conflict
 from db.models import Model, activate_model, get_model, list_models
@@ -41,6 +43,7 @@ def post_activation(version: str) -> Response:
     with resources().engine.begin() as conn:
         _check_quality(get_model(conn, version), resources().settings.min_model_accuracy)
         activation = activate_model(conn, version)
+        audit(conn, Act.MODEL_ACTIVATED, version, previous=activation.previous_version)
     return jsonify(
         previous_version=activation.previous_version,
         new_version=activation.new_version,

@@ -3,25 +3,31 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Final, cast
 
-from flask import Flask, current_app
+from flask import Flask, current_app, has_request_context
 from redis import Redis
 from redis.backoff import NoBackoff
 from redis.retry import Retry
 from sqlalchemy import Engine
 
+from api.caller import known_caller
 from api.replies import Replies
 from api.singles import Singles
 from broker.app import make_producer
 from broker.hints import Publisher, Window
 from broker.server import make_redis
 from db.engine import make_engine
+from db.sight import EVERY_TEAM, seen_by
 from settings import Settings
 
 _KEY: Final = "churn"
 _KEPT_FREE: Final = 4
+_NO_TEAM: Final = ""
+_OVERSEERS: Final = 2
 _PROBE_TIMEOUT_S: Final = 0.3
 
 
@@ -31,6 +37,12 @@ class Resources:
 
     Attributes
     ----------
+    pool : Engine
+        Connections to Postgres; used as it is, it shows no team's rows.
+    engine_of : callable
+        The pool as a team sees it, or for None as the connections happen to be; see `db.sight.seen_by`.
+    overseer : Engine
+        A few connections that see the rows of every team: for the publisher, the numbers and the probes, not for a client.
     probe : redis.Redis
         Gives up soon: readiness that waited for a frozen Redis would time out and take a working process out of service.
     holding : threading.BoundedSemaphore
@@ -40,7 +52,9 @@ class Resources:
     """
 
     settings: Settings
-    engine: Engine
+    pool: Engine
+    engine_of: Callable[[str | None], Engine]
+    overseer: Engine
     redis: Redis
     probe: Redis
     publisher: Publisher
@@ -49,25 +63,37 @@ class Resources:
     holding: threading.BoundedSemaphore
     stopping: threading.Event
 
+    @property
+    def engine(self) -> Engine:
+        """The pool as the team of this request's caller sees it; as nobody does where there is none.
+
+        Take it while the request is there: what streams an answer goes on after it.
+        """
+        who = known_caller() if has_request_context() else None
+        return self.engine_of(_NO_TEAM if who is None else who.team)
+
     def close(self) -> None:
         """End the publisher after its round, and give the connections back."""
         self.stopping.set()
         self.publisher.close()
         self.replies.close()
-        self.engine.dispose()
+        self.pool.dispose()
+        self.overseer.dispose()
         self.redis.close()
         self.probe.close()
 
 
 def make_resources(settings: Settings) -> Resources:
     """Build the resources; nothing connects before its first use."""
-    engine = make_engine(
+    engine = partial(
+        make_engine,
         settings.database_url,
-        pool_size=settings.database_pool_size,
-        max_overflow=settings.database_max_overflow,
         application_name=f"{settings.app_name}-api",
         statement_timeout_s=settings.database_timeout_seconds,
     )
+    pool = engine(pool_size=settings.database_pool_size, max_overflow=settings.database_max_overflow)
+    overseer = engine(pool_size=_OVERSEERS, max_overflow=settings.database_max_overflow, team=EVERY_TEAM)
+    engine_of = seen_by(pool)
     redis = make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds)
     probe = Redis.from_url(
         settings.redis_url,
@@ -75,7 +101,7 @@ def make_resources(settings: Settings) -> Resources:
         socket_connect_timeout=_PROBE_TIMEOUT_S,
         retry=Retry(NoBackoff(), 0),
     )
-    publisher = Publisher(engine, make_producer(settings), redis, Window.of(settings))
+    publisher = Publisher(overseer, make_producer(settings), redis, Window.of(settings))
     ears = make_engine(
         settings.database_url,
         pooled=False,
@@ -85,12 +111,14 @@ def make_resources(settings: Settings) -> Resources:
     replies, stopping = Replies(ears), threading.Event()
     return Resources(
         settings,
-        engine,
+        pool,
+        engine_of,
+        overseer,
         redis,
         probe,
         publisher,
         replies,
-        Singles(engine, publisher, replies, stopping),
+        Singles(engine_of, overseer, publisher, replies, stopping),
         threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE)),
         stopping,
     )

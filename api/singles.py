@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Final, NamedTuple
 
 from sqlalchemy import Connection, Engine
@@ -45,12 +45,22 @@ class Singles:
 
     Parameters
     ----------
+    engine_of, overseer : callable, Engine
+        As in `api.resources.Resources`.
     stopping : threading.Event
         Ends waits when it is set.
     """
 
-    def __init__(self, engine: Engine, publisher: Publisher, replies: Replies, stopping: threading.Event) -> None:
-        self._engine = engine
+    def __init__(
+        self,
+        engine_of: Callable[[str | None], Engine],
+        overseer: Engine,
+        publisher: Publisher,
+        replies: Replies,
+        stopping: threading.Event,
+    ) -> None:
+        self._engine_of = engine_of
+        self._overseer = overseer
         self._publisher = publisher
         self._replies = replies
         self._stopping = stopping
@@ -94,7 +104,7 @@ class Singles:
                 if not _is_open(found):
                     return found
                 if time.perf_counter() >= deadline or self._stopping.is_set():
-                    return self._kept(prediction_id, found)
+                    return self._kept(prediction_id, found, team)
         finally:
             self._replies.forget(prediction_id)
             self._asked.pop(prediction_id, None)
@@ -112,17 +122,17 @@ class Singles:
             raise NotFound(f"there is no prediction {str(prediction_id)!r}", code="prediction_not_found")
         return found
 
-    def _kept(self, prediction_id: int, found: Found) -> Found:
+    def _kept(self, prediction_id: int, found: Found, team: str) -> Found:
         """Promise an open request: from here on it must outlive a crash of Postgres."""
-        with self._engine.begin() as conn:
+        with self._engine_of(team).begin() as conn:
             make_durable(conn, prediction_id)
         return found
 
     def _create_all(self, asked: Sequence[_Asked]) -> list[Created]:
         durable = any(one.durable for one in asked)
         # A round of several teams is written whole or not at all: were one's part to fail, the others' would be written anew.
-        is_one_team = len({one.team for one in asked}) == 1
-        with each_alone(self._engine) if is_one_team else self._engine.begin() as conn:
+        teams = {one.team for one in asked}
+        with each_alone(self._engine_for(teams)) if len(teams) == 1 else self._overseer.begin() as conn:
             created = for_each_team(
                 asked,
                 lambda team, ours: create_requests(conn, [one.new for one in ours], team=team, durable=durable),
@@ -132,6 +142,10 @@ class Singles:
                 self._asked[each.id] = (one.new.customer_id, each.model_version)
                 self._replies.expect([each.id])
         return created
+
+    def _engine_for(self, teams: Collection[str]) -> Engine:
+        """As the round's one team sees the rows; a round of several is done in one go, and each statement names its team."""
+        return self._engine_of(next(iter(teams))) if len(teams) == 1 else self._overseer
 
     def _publish(self, created: Sequence[Created]) -> None:
         ids = [each.id for each in created if each.was_written]
@@ -160,7 +174,7 @@ class Singles:
         )
 
     def _find_all(self, sought: Sequence[_Sought]) -> list[Found | None]:
-        with each_alone(self._engine) as conn:
+        with each_alone(self._engine_for({one.team for one in sought})) as conn:
             return for_each_team(sought, lambda team, ours: _found(conn, [one.id for one in ours], team))
 
 

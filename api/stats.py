@@ -42,8 +42,9 @@ def get_stats() -> Response:
 class LedgerGauges(Collector):
     """The backlog and the models as the database has them; one process answers for all, so nothing is added up."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, overseer: Engine, pool: Engine) -> None:
+        self._engine = overseer
+        self._pool = pool
 
     def collect(self) -> Iterable[Metric]:
         """Read the gauges; with the database away they are absent, and `churn_database_up` says why."""
@@ -56,7 +57,7 @@ class LedgerGauges(Collector):
             gauges = []
         up.add_metric([], 1.0 if gauges else 0.0)
         pool = GaugeMetricFamily("churn_database_connections_in_use", "Pooled connections that this process has checked out.")
-        pool.add_metric([], float(self._engine.pool.checkedout()))  # type: ignore[attr-defined]
+        pool.add_metric([], float(self._pool.pool.checkedout()))  # type: ignore[attr-defined]
         return [up, pool, *gauges]
 
 

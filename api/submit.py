@@ -11,10 +11,12 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from api.auditing import audit
 from api.bodies import Body
 from api.errors import BacklogFull, MalformedRequest, Unprocessable
 from api.inputs import Input, LaterInput, input_of
 from api.resources import Resources
+from db.audit import Act
 from db.backlog import measure_backlog
 from db.batches import Batch, NewBatch, get_own_batch, submit_batch
 from db.engine import do_not_wait_for_disk, each_alone
@@ -153,7 +155,7 @@ def _check_backlog(resources: Resources) -> None:
     have each wait for the others' uploads.
     """
     most = resources.settings
-    with each_alone(resources.engine) as conn:
+    with each_alone(resources.overseer) as conn:
         waiting = measure_backlog(conn)
     if waiting.customers < most.max_backlog_customers and waiting.batches < most.max_open_batches:
         return
@@ -172,6 +174,8 @@ def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256
             if asking.key is not None and not is_off(Guard.IDEMPOTENCY):
                 keep_key(conn, asking.key, sha256, batch_id, team=asking.team)
             what.store(conn, batch_id)
+            act = Act.BATCH_RETRIED if what.source is Source.RETRY else Act.BATCH_SUBMITTED
+            audit(conn, act, batch_id, source=what.source)
             batch = get_own_batch(conn, batch_id, team=asking.team)
             if is_off(Guard.DURABLE_SUBMIT):
                 do_not_wait_for_disk(conn)

@@ -39,7 +39,7 @@ def look(resources: Resources, batch_id: str, *, team: str) -> Look:
     NotFound
         It has none of that id.
     """
-    with each_alone(resources.engine) as conn:
+    with each_alone(resources.engine_of(team)) as conn:
         batch = get_own_batch(conn, batch_id, team=team)
         position = batches_ahead(conn, batch_id) if batch.status is BatchStatus.QUEUED else None
     answer = batch_answer(batch, queue_position=position)

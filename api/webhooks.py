@@ -8,12 +8,14 @@ from typing import Any
 from flask import Response, jsonify
 
 from api.answers import delivery_answer, webhook_answer
+from api.auditing import audit
 from api.bodies import load, read_json
 from api.caller import caller
 from api.errors import Unprocessable
 from api.nouns import Noun, headers
 from api.paging import after, page_of
 from api.resources import resources
+from db.audit import Act
 from db.deliveries import Delivery, deliveries_of_batch, deliveries_of_endpoint, get_delivery, send_anew
 from db.engine import each_alone
 from db.webhooks import (
@@ -61,6 +63,7 @@ def post_webhook() -> Response:
         made = add_endpoint(
             conn, given["url"], team=team, events=given["events"], description=given["description"], secret=secret
         )
+        audit(conn, Act.WEBHOOK_ADDED, made.endpoint_id)
     answer = jsonify({**webhook_answer(made), "secret": secret})
     answer.status_code = 201
     answer.headers["Location"] = webhook_path(made.endpoint_id)
@@ -94,6 +97,7 @@ def delete_webhook(webhook_id: str) -> Response:
     """Tell a receiver nothing any more, and forget it with its deliveries."""
     with resources().engine.begin() as conn:
         remove_endpoint(conn, webhook_id, team=caller().team)
+        audit(conn, Act.WEBHOOK_REMOVED, webhook_id)
     return Response(status=204)
 
 
@@ -106,6 +110,7 @@ def post_rotation(query: dict[str, Any], webhook_id: str) -> Response:
     secret = new_secret()
     with resources().engine.begin() as conn:
         changed = rotate_secret(conn, webhook_id, team=caller().team, secret=secret, overlap_s=query["overlap_seconds"])
+        audit(conn, Act.WEBHOOK_ROTATED, webhook_id)
     return jsonify({**webhook_answer(changed), "secret": secret})
 
 
@@ -116,6 +121,7 @@ def post_enable(webhook_id: str) -> Response:
     """Tell a receiver of batches again that was disabled because it answered 410 Gone."""
     with resources().engine.begin() as conn:
         enabled: Endpoint = enable_endpoint(conn, webhook_id, team=caller().team)
+        audit(conn, Act.WEBHOOK_ENABLED, webhook_id)
     return jsonify(webhook_answer(enabled))
 
 
@@ -156,6 +162,7 @@ def post_redelivery(delivery_id: str) -> Response:
     """Send a delivery again, whatever came of it, with the same event id and as many attempts as a new one."""
     with resources().engine.begin() as conn:
         answer = jsonify(delivery_answer(send_anew(conn, delivery_id, team=caller().team)))
+        audit(conn, Act.WEBHOOK_SENT_ANEW, delivery_id)
     answer.status_code = 202
     return answer
 

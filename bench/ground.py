@@ -18,8 +18,8 @@ from bench.model import VERSION, activate, build_bundle
 from datasets.synthetic import slices
 from db.engine import copy_in, make_engine
 from db.errors import DatabaseUnavailable
-from db.schema import upgrade
 from deploy.local.postgres import Postgres
+from deploy.local.prepare import provide_schema
 from deploy.local.stack import Stack, running_stack
 from deploy.local.temporary import temporary_folder, temporary_postgres, temporary_redis
 from intake.copying import customer_rows
@@ -137,14 +137,17 @@ def prepared_ground() -> Iterator[Ground]:
         temporary_redis(folder) as valkey,
     ):
         postgres.ensure_database(_DATABASE)
-        url = postgres.url(_DATABASE)
-        upgrade(url)
+        databases = postgres.urls(_DATABASE)
+        url = databases.owner
+        provide_schema(databases)
         tell("Training the model: 300 trees of 31 leaves.")
         bundle = build_bundle(folder / "models")
         engine = make_engine(url, application_name="bench", statement_timeout_s=_STATEMENT_TIMEOUT_S)
         activate(engine, bundle)
         with (
-            running_stack(folder, database_url=url, redis_url=valkey.url(), models=folder / "models", api_key=RUN_KEY) as stack,
+            running_stack(
+                folder, databases=databases, redis_url=valkey.user_url(), models=folder / "models", api_key=RUN_KEY
+            ) as stack,
             httpx.Client(
                 base_url=f"{stack.api_url}/api/v1", timeout=_STATEMENT_TIMEOUT_S, trust_env=False, headers=KEY_HEADER
             ) as client,

@@ -15,7 +15,11 @@ if TYPE_CHECKING:
     from settings import Settings
 
 url_option = click.option(
-    "--database-url", "given_url", envvar="DATABASE_URL", metavar="URL", help="DATABASE_URL, or else that of the settings."
+    "--database-url",
+    "given_url",
+    envvar=["DATABASE_OWNER_URL", "DATABASE_URL"],
+    metavar="URL",
+    help="Of the role that owns the tables; DATABASE_OWNER_URL, DATABASE_URL, or else that of the settings.",
 )
 """For commands that need no other setting."""
 
@@ -33,8 +37,8 @@ def read_settings() -> Settings:
 
 
 def database_url(given: str | None) -> str:
-    """The URL given on the command line or by environment, or else that of the settings."""
-    url = given or read_settings().database_url
+    """The owner's URL: given on the command line or by environment, or else that of the settings."""
+    url = given or read_settings().database_owner_url
     if not url.startswith(_SCHEMES):
         # The URL itself is not repeated: it may hold a password.
         raise click.UsageError(f"The database's URL must begin with one of {', '.join(_SCHEMES)}.")

@@ -82,6 +82,7 @@ def fields_of(batch: Batch) -> dict[str, object]:
         "faults by code": counts(batch.error_summary),
         "warnings": counts(batch.warnings),
         "why": batch.failure_detail,
+        "held up": batch.held_up_detail,
         "priority": batch.priority,
         "place in queue": batch.queue_position,
         "model": batch.model_version,

@@ -104,7 +104,9 @@ def examine(settings: Settings, scope: Scope, *, rescore: int | None = None) -> 
     from cli.checks.models import room_finding
     from db.engine import make_engine
 
-    engine = make_engine(settings.database_url, pooled=False, application_name="churn-doctor", statement_timeout_s=_TIMEOUT_S)
+    engine = make_engine(
+        settings.database_owner_url, pooled=False, application_name="churn-doctor", statement_timeout_s=_TIMEOUT_S
+    )
     try:
         yield from _postgres(engine, settings, scope, rescore)
     finally:
@@ -127,6 +129,7 @@ def _postgres(engine: Engine, settings: Settings, scope: Scope, rescore: int | N
     from cli.checks.findings import Finding, Level
     from cli.checks.models import model_findings
     from cli.checks.postgres import schema_finding, server_findings
+    from cli.checks.privileges import role_findings
     from cli.checks.promises import invariant_findings, score_finding
     from cli.checks.work import progress_findings, remains_findings
     from db.engine import each_alone
@@ -139,6 +142,7 @@ def _postgres(engine: Engine, settings: Settings, scope: Scope, rescore: int | N
             yield schema
             if schema.level is not Level.OK:
                 return
+            yield from role_findings(conn, settings)
             yield from model_findings(conn, settings.model_storage_path)
             yield from progress_findings(conn, settings)
             yield from remains_findings(conn)
@@ -158,11 +162,13 @@ def _postgres(engine: Engine, settings: Settings, scope: Scope, rescore: int | N
 def _redis(client: Redis, settings: Settings) -> Iterator[Finding]:
     from broker.app import make_producer
     from broker.workers import UNREACHABLE
+    from cli.checks.privileges import redis_user_finding
     from cli.checks.redis import away, redis_findings
     from cli.checks.work import worker_findings
 
     try:
         yield from redis_findings(client)
+        yield redis_user_finding(client)
     except UNREACHABLE as exc:
         yield away(f"{type(exc).__name__}: {exc}")
         return

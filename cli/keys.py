@@ -55,6 +55,7 @@ def _read_team(_ctx: click.Context, _param: click.Parameter, given: str | None) 
 @pass_session
 def create(session: Session, *, name: str, scopes: list[Scope], team: str, days: float | None, given_url: str | None) -> Exit:
     """Make a key for NAME, a word for people; it is shown this once."""
+    from db.audit import OPERATOR, Act, record
     from db.keys import add_key
     from schemas.key_text import new_key
 
@@ -62,6 +63,7 @@ def create(session: Session, *, name: str, scopes: list[Scope], team: str, days:
     with transaction(database_url(given_url)) as conn:
         lifetime_s = None if days is None else days * _DAY_S
         made = add_key(conn, key, team=team, scopes=scopes, name=name, created_by=_MADE_BY, expires_in_s=lifetime_s)
+        record(conn, OPERATOR, Act.KEY_CREATED, made.key_id, team_of_key=made.team, scopes=list(made.scopes))
     return _shown_once(session, made, key.text, "Keep it: it is not shown again.")
 
 
@@ -111,12 +113,14 @@ def list_keys(session: Session, *, team: str | None, limit: int, given_url: str 
 @pass_session
 def rotate(session: Session, *, key_id: str, overlap: int, given_url: str | None) -> Exit:
     """Make a key in the place of another, which works until the overlap is over; the new one is shown this once."""
+    from db.audit import OPERATOR, Act, record
     from db.keys import rotate_key
     from schemas.key_text import new_key
 
     key = new_key()
     with transaction(database_url(given_url)) as conn:
         old, made = rotate_key(conn, _id_of(key_id), key, overlap_s=overlap, created_by=_MADE_BY)
+        record(conn, OPERATOR, Act.KEY_ROTATED, old.key_id, successor=made.key_id)
     until = moment(old.expires_at)
     return _shown_once(session, made, key.text, f"Keep it: it is not shown again. {plain(old.key_id)} works until {until}.")
 
@@ -127,10 +131,12 @@ def rotate(session: Session, *, key_id: str, overlap: int, given_url: str | None
 @pass_session
 def revoke(session: Session, *, key_id: str, given_url: str | None) -> Exit:
     """End a key from the next request on."""
+    from db.audit import OPERATOR, Act, record
     from db.keys import revoke_key
 
     with transaction(database_url(given_url)) as conn:
         ended = revoke_key(conn, _id_of(key_id))
+        record(conn, OPERATOR, Act.KEY_REVOKED, ended.key_id)
     if session.as_json:
         write_json(_as_json(ended))
     else:

@@ -9,8 +9,10 @@ from typing import Any
 
 import click
 
+from cli.audit import audit
 from cli.batches import cancel, list_batches, pause, reconcile, resume, retry, status
 from cli.data import generate, import_telco
+from cli.database import database
 from cli.doctor import doctor
 from cli.exits import HELP, Exit
 from cli.failures import EXPECTED, report, report_bug
@@ -45,6 +47,8 @@ COMMANDS: tuple[click.Command, ...] = (
     import_telco,
     generate,
     migrate,
+    database,
+    audit,
     doctor,
 )
 

@@ -73,8 +73,8 @@ def show(session: Session, *, version: str) -> Exit:
 def register(session: Session, *, bundle: Path, activate: bool) -> Exit:
     """Register the model in the folder BUNDLE, as written by `churn train`.
 
-    For administrators: it speaks to the database (DATABASE_URL), copies the bundle below MODEL_STORAGE_PATH, and compiles the
-    model there for the processor at hand. Registering a model again compiles it where that is missing.
+    For administrators: it speaks to the database (DATABASE_OWNER_URL), copies the bundle below MODEL_STORAGE_PATH, and compiles
+    the model there for the processor at hand. Registering a model again compiles it where that is missing.
     """
     from cli.registry import register_bundle
 
@@ -91,7 +91,7 @@ def register(session: Session, *, bundle: Path, activate: bool) -> Exit:
 
 @models.command(cls=ApiCommand)
 @click.argument("version")
-@click.option("--offline", is_flag=True, help="For administrators: change the database (DATABASE_URL) without the API.")
+@click.option("--offline", is_flag=True, help="For administrators: change the database (DATABASE_OWNER_URL) without the API.")
 @pass_session
 def activate(session: Session, *, version: str, offline: bool) -> Exit:
     """Make a registered model the current one; batches submitted before keep theirs."""

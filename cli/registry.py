@@ -31,6 +31,7 @@ def register_bundle(bundle_path: Path, settings: Settings, *, activate: bool) ->
     Conflict
         The version is taken by another bundle.
     """
+    from db.audit import OPERATOR, Act, record
     from db.models import activate_model, register_model
     from scoring.model import load_bundle
 
@@ -39,17 +40,20 @@ def register_bundle(bundle_path: Path, settings: Settings, *, activate: bool) ->
     if activate:
         check_accuracy(manifest.metrics, settings.min_model_accuracy)
     target = settings.model_storage_path / manifest.version
-    with transaction(settings.database_url) as conn:
+    with transaction(settings.database_owner_url) as conn:
         # First, because it refuses a version that is taken, whose bundle must not be laid over.
         register_model(conn, location=manifest.version, **bundle.record())
         store_bundle(bundle_path, target, sha256=bundle.sha256)
+        record(conn, OPERATOR, Act.MODEL_REGISTERED, manifest.version, sha256=bundle.sha256)
     # Before it is activated, so that no worker meets it uncompiled, and outside of any transaction, as it takes seconds.
     report = {"version": manifest.version, "sha256": bundle.sha256, "location": str(target), "activated": activate}
     report |= compile_stored(target, settings, sha256=bundle.sha256)
     if not activate:
         return report
-    with transaction(settings.database_url) as conn:
-        return {**report, "previous_version": activate_model(conn, manifest.version).previous_version}
+    with transaction(settings.database_owner_url) as conn:
+        previous = activate_model(conn, manifest.version).previous_version
+        record(conn, OPERATOR, Act.MODEL_ACTIVATED, manifest.version, previous=previous)
+        return {**report, "previous_version": previous}
 
 
 def compile_stored(target: Path, settings: Settings, *, sha256: str) -> dict[str, str]:
@@ -72,11 +76,13 @@ def compile_stored(target: Path, settings: Settings, *, sha256: str) -> dict[str
 
 def activate_offline(version: str, settings: Settings) -> dict[str, Any]:
     """Make a registered model the current one without the API."""
+    from db.audit import OPERATOR, Act, record
     from db.models import activate_model, get_model
 
-    with transaction(settings.database_url) as conn:
+    with transaction(settings.database_owner_url) as conn:
         check_accuracy(get_model(conn, version).metrics, settings.min_model_accuracy)
         activation = activate_model(conn, version)
+        record(conn, OPERATOR, Act.MODEL_ACTIVATED, version, previous=activation.previous_version)
     return {
         "previous_version": activation.previous_version,
         "new_version": activation.new_version,

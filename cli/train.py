@@ -27,7 +27,7 @@ _MANY_ROWS = 300_000
     "--seed", type=click.IntRange(0), default=0, show_default=True, help="The same data and seed give the same model."
 )
 @click.option("--folds", type=click.IntRange(2), metavar="N", help="Cross-validate too, with N stratified, shuffled folds.")
-@click.option("--register", "is_registered", is_flag=True, help="Register the model (needs DATABASE_URL).")
+@click.option("--register", "is_registered", is_flag=True, help="Register the model (needs DATABASE_OWNER_URL).")
 @click.option("--activate", "is_activated", is_flag=True, help="Register it and make it the current one.")
 @pass_session
 def train(

@@ -74,6 +74,8 @@ class Batch:
         Faults by code, data-quality findings by code, scored customers by risk category.
     failure_code, failure_detail : str or None
         Why the batch as a whole failed, for programs and for people.
+    held_up_code, held_up_detail : str or None
+        Why it waits for longer than it should, which an operator has to mend.
     """
 
     batch_id: str
@@ -98,6 +100,8 @@ class Batch:
     risk_summary: Mapping[str, int] = column(default_factory=dict)
     failure_code: str | None = None
     failure_detail: str | None = None
+    held_up_code: str | None = None
+    held_up_detail: str | None = None
     parent_batch_id: str | None = None
     metadata: Json = column(default_factory=dict)
     links: Mapping[str, str] = column(default_factory=dict)
@@ -120,6 +124,7 @@ class Batch:
         """Read the body of GET /batches/{id}."""
         progress = obj.get("progress") or NOTHING
         failure = obj.get("failure") or NOTHING
+        held_up = obj.get("held_up") or NOTHING
         return cls(
             batch_id=str(required(obj, "batch_id")),
             status=str(required(obj, "status")),
@@ -143,6 +148,8 @@ class Batch:
             risk_summary=obj.get("risk_summary") or NOTHING,
             failure_code=text(failure, "code"),
             failure_detail=text(failure, "detail"),
+            held_up_code=text(held_up, "code"),
+            held_up_detail=text(held_up, "detail"),
             parent_batch_id=text(obj, "parent_batch_id"),
             metadata=obj.get("metadata") or NOTHING,
             links=obj.get("links") or NOTHING,

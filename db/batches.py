@@ -12,7 +12,7 @@ from sqlalchemy import Connection, text
 from db.engine import Prepared, to_json
 from db.errors import Conflict, NotFound
 from schemas.scopes import DEFAULT_TEAM
-from schemas.states import FINAL, BatchStatus, OnError, Priority, Source
+from schemas.states import FINAL, BatchStatus, HeldUp, OnError, Priority, Source
 
 BATCH_ID_BASE: Final = 1 << 62
 """First id of the batches' half of prediction_history; single predictions lie below."""
@@ -90,6 +90,7 @@ class Batch:
     request_id: str | None
     failure_code: str | None
     failure_detail: str | None
+    held_up: HeldUp | None
     submitted_at: datetime
     started_at: datetime | None
     completed_at: datetime | None
@@ -304,4 +305,5 @@ def _batch(row: Iterable[tuple[str, Any]]) -> Batch:
     values["status"] = BatchStatus(values["status"])
     values["priority"] = Priority(values["priority"])
     values["on_error"] = OnError(values["on_error"])
+    values["held_up"] = None if values["held_up"] is None else HeldUp(values["held_up"])
     return Batch(**values)

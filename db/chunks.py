@@ -18,7 +18,7 @@ from db.engine import NO_WAIT_FOR_DISK, Prepared, to_json
 from db.errors import FenceLost
 from db.mutants import guarded
 from failpoints import Guard
-from schemas.states import Priority
+from schemas.states import HeldUp, Priority
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +103,8 @@ _RELEASE = text("""
      WHERE batch_id = :batch_id AND chunk_no = :chunk_no AND state = 'running' AND attempt = :attempt
 """)
 
+_HOLD_UP = text("UPDATE batch_jobs SET held_up = :reason WHERE batch_id = :batch_id AND held_up IS DISTINCT FROM :reason")
+
 FINAL_STATUS: Final = """
     CASE WHEN cancelled > 0 AND reason = 'expired' THEN 'expired'
          WHEN cancelled > 0 THEN 'cancelled'
@@ -121,6 +123,7 @@ COUNT_CLOSED: Final = f"""
            risk_summary = add_counts(b.risk_summary, CAST(:risk AS jsonb)),
            error_summary = CASE WHEN CAST(:errors AS jsonb) = '{{}}' THEN b.error_summary
                                 ELSE add_counts(b.error_summary, CAST(:errors AS jsonb)) END,
+           held_up = NULL,
            status = CASE WHEN n.closed < b.chunk_count THEN b.status ELSE ({FINAL_STATUS}) END,
            completed_at = CASE WHEN n.closed < b.chunk_count THEN NULL ELSE clock_timestamp() END
       FROM (SELECT batch_id, completed_customers + :completed AS completed, failed_customers + :failed AS failed,
@@ -246,6 +249,11 @@ def release_chunk(conn: Connection, claim: ChunkClaim, *, error: str, backoff_s:
     """
     values = {**_fence_of(claim), "error": error[:500], "backoff_s": backoff_s, "counts": counts}
     conn.execute(guarded(_RELEASE, Guard.RELEASE_FENCE), values)
+
+
+def hold_up(conn: Connection, batch_id: str, reason: HeldUp) -> None:
+    """Say of a batch why its chunks wait, until one of them is closed."""
+    conn.execute(_HOLD_UP, {"batch_id": batch_id, "reason": reason})
 
 
 def _fence_of(claim: ChunkClaim) -> dict[str, object]:

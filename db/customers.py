@@ -88,8 +88,8 @@ _COPY_RANGE: Final = f"""
 """
 
 _DELETE = text("DELETE FROM customers WHERE customer_id = :customer_id")
-_ANONYMISE = text("UPDATE prediction_history SET customer_id = NULL WHERE customer_id = :customer_id")
-_ANONYMISE_ERRORS = text("UPDATE row_errors SET customer_id = NULL, value = NULL WHERE customer_id = :customer_id")
+# A function of the owner's, because the API's role may not write predictions.
+_ANONYMISE = text("SELECT anonymise_predictions(:customer_id)")
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,7 +147,6 @@ def delete_customer(conn: Connection, customer_id: str, *, keep_history: bool) -
         raise NotFound(f"there is no customer {customer_id!r}", code="customer_not_found")
     if not keep_history:
         conn.execute(_ANONYMISE, {"customer_id": customer_id})
-        conn.execute(_ANONYMISE_ERRORS, {"customer_id": customer_id})
 
 
 def upsert_customers(conn: Connection, rows: BinaryIO, *, submitted_at: datetime) -> int:

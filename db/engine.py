@@ -66,6 +66,7 @@ def make_engine(
     connect_timeout_s: int = 5,
     statement_timeout_s: float = 30.0,
     lock_timeout_s: float = 10.0,
+    team: str = "",
 ) -> Engine:
     """Make an engine; nothing connects before its first use.
 
@@ -77,6 +78,8 @@ def make_engine(
         False connects anew each time: for a process that forks, where an inherited connection would be shared.
     application_name : str
         Shown in pg_stat_activity.
+    team : str
+        Whose rows its connections see where the role is bound by row-level security: nobody's, or all (`db.sight.EVERY_TEAM`).
     connect_timeout_s, statement_timeout_s, lock_timeout_s : float
         Bounds of every wait, so that a slow server is an error and not a hang; 0 for no bound. A server that is silent for two
         seconds longer than a statement may take is given up as well, be it frozen or unreachable.
@@ -89,7 +92,7 @@ def make_engine(
     options = (
         f"-c statement_timeout={round(statement_timeout_s * 1000)} -c lock_timeout={round(lock_timeout_s * 1000)}"
         " -c idle_in_transaction_session_timeout=60000 -c timezone=UTC"
-    )
+    ) + (f" -c churn.team={team}" if team else "")
     pool: dict[str, Any] = (
         {
             "pool_size": pool_size,
@@ -134,7 +137,7 @@ def each_alone(engine: Engine) -> Iterator[Connection]:
     sets the session's isolation level at each checkout and again at its end; the driver's flag costs nothing.
     """
     with engine.connect() as conn:
-        driver = _driver(conn)
+        driver = driver_of(conn)
         driver.autocommit = True
         try:
             yield conn
@@ -146,7 +149,7 @@ def each_alone(engine: Engine) -> Iterator[Connection]:
 @contextmanager
 def within(conn: Connection, seconds: float) -> Iterator[None]:
     """Let each statement of a block take so long and no longer, by the server's clock and by ours; inside a transaction."""
-    with patience(_driver(conn), seconds + _GRACE_S):
+    with patience(driver_of(conn), seconds + _GRACE_S):
         # Inside as well: a server that says nothing would else be waited for as long as any statement may take.
         conn.execute(text(f"SET LOCAL statement_timeout = {max(1, round(seconds * 1000))}"))
         yield
@@ -216,12 +219,12 @@ class Prepared:
 
     def rows(self, conn: Connection, **values: Any) -> list[tuple[Any, ...]]:
         """Run it and fetch all its rows."""
-        driver = _driver(conn)
+        driver = driver_of(conn)
         if not driver.autocommit and not conn.in_transaction():
             # As for SQLAlchemy's own statements; else it would take the caller's commit for one of nothing.
             conn.begin()
         known: set[str] = conn.info.setdefault("prepared", set())
-        with driver.cursor() as cursor, _wrapped(conn):
+        with driver.cursor() as cursor, wrapped(conn):
             if self.name not in known:
                 cursor.execute(f"PREPARE {self.name} ({', '.join(self.parameters.values())}) AS {self.sql}")
                 known.add(self.name)
@@ -257,14 +260,14 @@ def copy_in(conn: Connection, statement: str, source: Any) -> int:
     int
         Rows copied.
     """
-    with _cursor(conn) as cursor, _wrapped(conn):
+    with _cursor(conn) as cursor, wrapped(conn):
         cursor.copy_expert(statement, source, size=1 << 18)
         return cursor.rowcount
 
 
 def listen(conn: Connection, channel: str) -> None:
     """Have a connection of `each_alone` hear what is said on a channel of its database from here on; see `heard`."""
-    with _cursor(conn) as cursor, _wrapped(conn):
+    with _cursor(conn) as cursor, wrapped(conn):
         cursor.execute(f"LISTEN {channel}")
 
 
@@ -276,8 +279,8 @@ def heard(conn: Connection, *, timeout_s: float) -> list[str]:
     list of str
         What was said, in order; nothing when the time is over.
     """
-    driver = _driver(conn)
-    with _wrapped(conn):
+    driver = driver_of(conn)
+    with wrapped(conn):
         # poll and not select, whose set holds no descriptor above 1023.
         waiting = select.poll()
         waiting.register(driver.fileno(), select.POLLIN)
@@ -296,20 +299,21 @@ class Sink(Protocol):
 
 def copy_out(conn: Connection, statement: str, sink: Sink, parameters: Mapping[str, Any] | None = None) -> None:
     """Run COPY ... TO STDOUT into a file-like sink; parameters are quoted by the driver (COPY takes no bind values)."""
-    with _cursor(conn) as cursor, _wrapped(conn):
+    with _cursor(conn) as cursor, wrapped(conn):
         query = cursor.mogrify(statement, parameters) if parameters else statement
         cursor.copy_expert(query, sink, size=1 << 18)
 
 
 def _cursor(conn: Connection) -> psycopg2.extensions.cursor:
-    return _driver(conn).cursor()
+    return driver_of(conn).cursor()
 
 
-def _driver(conn: Connection) -> psycopg2.extensions.connection:
+def driver_of(conn: Connection) -> psycopg2.extensions.connection:
+    """The driver's own connection, for what SQLAlchemy has no words for."""
     return cast("psycopg2.extensions.connection", conn.connection.driver_connection)
 
 
-class _wrapped:  # noqa: N801 - reads as a word at its place of use
+class wrapped:  # noqa: N801 - reads as a word at its place of use
     """Do with the errors of statements that bypass SQLAlchemy what it and the engine's hook do with those of the others."""
 
     def __init__(self, conn: Connection) -> None:
@@ -319,7 +323,7 @@ class _wrapped:  # noqa: N801 - reads as a word at its place of use
         return None
 
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
-        if error is not None and _driver(self._conn).closed:
+        if error is not None and driver_of(self._conn).closed:
             self._conn.invalidate(error)
         if isinstance(error, _PASSING) or (isinstance(error, psycopg2.OperationalError) and error.pgcode is None):
             raise DatabaseUnavailable(str(error).strip()) from error

@@ -4,6 +4,7 @@ ChurnError
 |-- NotFound             no such batch, customer, prediction or model
 |-- Conflict             the object is in a state that forbids the request; `code` says which
 |-- SchemaMismatch       the database stands at another migration than this code
+|-- RoleRefused          a role of the database cannot be given, or must not be given, its rights
 |-- UnsafeServer         Postgres or Redis is set so that it may lose what it was given
 |-- FenceLost            another attempt owns the chunk now: drop the results at hand
 `-- Transient
@@ -51,6 +52,10 @@ class Conflict(ChurnError):
 
 class SchemaMismatch(ChurnError):
     """The database stands at another revision than this code was written for."""
+
+
+class RoleRefused(ChurnError):
+    """A role of the database cannot be made, or be given its rights; says why and what to do."""
 
 
 class UnsafeServer(ChurnError):

@@ -57,7 +57,8 @@ _GET = text(f"SELECT {_COLUMNS} FROM models WHERE version = :version")
 _CHAMPION = text(f"SELECT {_COLUMNS} FROM models WHERE state = 'champion'")
 _CHAMPION_VERSION = text("SELECT version FROM models WHERE state = 'champion'")
 _LIST = text(f"SELECT {_COLUMNS} FROM models ORDER BY registered_at DESC, version")
-_LOCK = text("LOCK TABLE models IN SHARE ROW EXCLUSIVE MODE")
+# Any constant of its own will do; LOCK TABLE would take rights over all columns of the table.
+_LOCK = text("SELECT pg_advisory_xact_lock(7166)")
 _RETIRE = text("UPDATE models SET state = 'retired' WHERE state = 'champion' AND version <> :version")
 _CROWN = text("""
     UPDATE models

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
 from typing import Final
@@ -14,6 +16,7 @@ from sqlalchemy import Connection, Engine, text
 
 from db.engine import make_engine, within
 from db.errors import SchemaMismatch
+from db.roles import Process, grant, grant_anew
 
 _MIGRATIONS: Final = Path(__file__).parent / "migrations"
 
@@ -83,19 +86,35 @@ def downgrade(url: str, revision: str) -> None:
     _migrate(url, revision, up=False)
 
 
+def give_roles(url: str, names: Mapping[Process, str]) -> None:
+    """Give the API's and the workers' role their rights, see `db.roles.grant`; takes turns with migrations."""
+    with _alone(url) as conn:
+        grant(conn, names)
+        conn.commit()
+
+
 def _migrate(url: str, revision: str, *, up: bool) -> None:
+    with _alone(url) as conn:
+        config = _config()
+        config.attributes["connection"] = conn
+        (command.upgrade if up else command.downgrade)(config, revision)
+        conn.commit()
+        if up and current_revision(conn) == expected_revision():
+            grant_anew(conn)
+            conn.commit()
+
+
+@contextmanager
+def _alone(url: str) -> Iterator[Connection]:
+    """A connection of the only process that changes the schema, or who may use it, at this moment."""
     # A migration may rightly take longer than any query of the running system.
     engine = make_engine(url, pooled=False, application_name="churn-migrate", statement_timeout_s=0)
     try:
         with engine.connect() as conn:
+            # It ends with the session.
             conn.execute(text("SELECT pg_advisory_lock(:key)"), {"key": _MIGRATION_LOCK})
             conn.commit()
-            config = _config()
-            config.attributes["connection"] = conn
-            (command.upgrade if up else command.downgrade)(config, revision)
-            conn.commit()
-            conn.execute(text("SELECT pg_advisory_unlock(:key)"), {"key": _MIGRATION_LOCK})
-            conn.commit()
+            yield conn
     finally:
         engine.dispose()
 

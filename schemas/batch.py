@@ -63,6 +63,12 @@ class BatchSchema(Schema):
     failure = fields.Dict(
         keys=fields.String(), values=fields.String(), allow_none=True, metadata={"description": "Why it failed: code, detail."}
     )
+    held_up = fields.Dict(
+        keys=fields.String(),
+        values=fields.String(),
+        allow_none=True,
+        metadata={"description": "Why its chunks wait longer than they should, which an operator has to mend: code, detail."},
+    )
     parent_batch_id = fields.String(allow_none=True)
     metadata = fields.Dict(keys=fields.String())
     callback_url = fields.String(allow_none=True, metadata={"description": "Told of the batch's end by a webhook."})

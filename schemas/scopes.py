@@ -39,7 +39,7 @@ MEANINGS: Final[dict[Scope, str]] = {
     Scope.HISTORY_READ: "Read all predictions of a customer, those that other teams asked for too.",
     Scope.MODELS_READ: "See the models.",
     Scope.MODELS_WRITE: "Choose the model that scores for everybody.",
-    Scope.ADMIN: "Make, see, rotate and revoke the keys of every team.",
+    Scope.ADMIN: "Make, see, rotate and revoke the keys of every team, and read who did what.",
 }
 """Each scope in a sentence."""
 

@@ -27,6 +27,12 @@ FINAL: Final = frozenset(
 """States that a batch never leaves."""
 
 
+class HeldUp(StrEnum):
+    """Why an open batch's chunks wait that would otherwise be scored by now."""
+
+    MODEL_UNUSABLE = "model_unusable"
+
+
 class ChunkState(StrEnum):
     """States of a chunk."""
 

@@ -14,10 +14,11 @@ import redis
 from sqlalchemy import Engine
 
 from db.engine import make_engine
-from db.schema import upgrade
-from deploy.local.postgres import Postgres
+from deploy.local.postgres import ROLE, DatabaseUrls, Postgres
+from deploy.local.prepare import provide_schema
 from deploy.local.temporary import temporary_folder, temporary_postgres, temporary_redis
-from deploy.local.valkey import Valkey
+from deploy.local.valkey import USER, Valkey
+from tests.factories import empty_tables
 from tests.security import mutants
 from tests.security.table import MUTANTS
 from tests.sharing import FromBothEnds, faults_first
@@ -83,6 +84,9 @@ def server_folder() -> Iterator[Path]:
 def postgres(server_folder: Path) -> Iterator[Postgres]:
     """The session's Postgres."""
     with temporary_postgres(server_folder) as server:
+        with server.as_superuser() as cursor:
+            # Tests look at the sessions of the API's and the workers' role, and end them.
+            cursor.execute(f"GRANT pg_signal_backend, pg_read_all_stats TO {ROLE}")
         yield server
 
 
@@ -91,23 +95,34 @@ def valkey(server_folder: Path) -> Iterator[Valkey]:
     """The session's Redis-compatible server."""
     with temporary_redis(server_folder) as server:
         yield server
+        with redis.Redis.from_url(server.url(), decode_responses=True) as client:
+            refused = [entry for entry in client.acl_log() if entry["username"] == USER]
+        assert not refused, f"the product was refused what it needs of Redis: {refused}"
 
 
 @pytest.fixture(scope="session")
 def template(postgres: Postgres) -> str:
     """The migrated database that modules get copies of; migrating once costs what copying costs a hundred times."""
     postgres.ensure_database(TEMPLATE)
-    upgrade(postgres.url(TEMPLATE))
+    provide_schema(postgres.urls(TEMPLATE))
+    with make_engine(postgres.url(TEMPLATE), pooled=False).begin() as conn:
+        empty_tables(conn)  # What was granted was recorded.
     return TEMPLATE
 
 
 @pytest.fixture(scope="module")
-def postgres_url(postgres: Postgres, template: str, request: pytest.FixtureRequest) -> Iterator[str]:
-    """A migrated, empty database for this module."""
+def databases(postgres: Postgres, template: str, request: pytest.FixtureRequest) -> Iterator[DatabaseUrls]:
+    """A migrated, empty database for this module, as the owner, the API and the workers reach it."""
     name = f"{_slug(request.node.name)}_{next(_numbers)}"
     postgres.clone_database(name, template=template)
-    yield postgres.url(name)
+    yield postgres.urls(name)
     postgres.drop_database(name)
+
+
+@pytest.fixture(scope="module")
+def postgres_url(databases: DatabaseUrls) -> str:
+    """This module's database as its owner reaches it, who may do everything in it."""
+    return databases.owner
 
 
 @pytest.fixture(scope="module")
@@ -128,12 +143,24 @@ def engine(postgres_url: str) -> Iterator[Engine]:
 
 
 @pytest.fixture(scope="module")
-def redis_url(valkey: Valkey) -> Iterator[str]:
+def redis_number(valkey: Valkey) -> Iterator[int]:
     """A numbered Redis database for this module, emptied when it ends."""
-    url = valkey.url(next(_numbers))
-    yield url
-    with redis.Redis.from_url(url) as client:
+    number = next(_numbers)
+    yield number
+    with redis.Redis.from_url(valkey.url(number)) as client:
         client.flushdb()
+
+
+@pytest.fixture(scope="module")
+def redis_url(valkey: Valkey, redis_number: int) -> str:
+    """This module's Redis as its administrator reaches it."""
+    return valkey.url(redis_number)
+
+
+@pytest.fixture(scope="module")
+def redis_user_url(valkey: Valkey, redis_number: int) -> str:
+    """This module's Redis as the product reaches it."""
+    return valkey.user_url(redis_number)
 
 
 def _slug(node: str) -> str:

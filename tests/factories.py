@@ -80,7 +80,9 @@ def empty_tables(conn: Connection) -> None:
         "models",
         "customers",
         "customer_deletions",
+        "audit_log",
     )
+    conn.execute(text("SET LOCAL churn.audit_retention = 'on'"))
     conn.execute(text(";".join(f"DELETE FROM {table}" for table in tables)))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 
 # Before LightGBM is first imported: OpenMP threads that a parent started are not there in its forked children (LightGBM#6137).
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -19,6 +20,7 @@ from workers.tasks import register_tasks
 def make_worker_app(settings: Settings) -> Celery:
     """Make the Celery app that workers and Flower run."""
     failpoints.arm(settings.failpoints)
+    settings = replace(settings, database_url=settings.database_worker_url)
     app = Celery("churn")
     app.config_from_object(worker_config(settings))
     connect_signals(app, settings)

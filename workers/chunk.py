@@ -19,6 +19,7 @@ from db.chunks import (
     claim_chunk,
     close_chunk,
     count_chunk,
+    hold_up,
     is_closed_by,
     release_chunk,
     renew_chunk,
@@ -31,6 +32,7 @@ from db.row_errors import RowError, store_row_errors
 from failpoints import Guard, Point, is_off, reach
 from intake.chunks import decode
 from intake.copying import customer_rows
+from schemas.states import HeldUp
 from scoring.errors import ModelError, Transient
 from scoring.features import CUSTOMER_ID, Code
 from scoring.score import Scorer, Scores
@@ -86,7 +88,7 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     except ModelError as exc:
         # The chunk is not to blame: it stays pending, and its attempts are not used up, until the model is mended.
         log.error("model not usable", model_version=claim.model_version, reason=str(exc))  # noqa: TRY400 - says it all
-        _release(resources, claim, exc, backoff_s=_MODEL_BACKOFF_S, counts=False)
+        _release(resources, claim, exc, backoff_s=_MODEL_BACKOFF_S, counts=False, held_up=HeldUp.MODEL_UNUSABLE)
     except Transient as exc:
         log.warning("chunk given back", reason=str(exc))
         # Not counted: attempts bound what a chunk does to its workers, not how long an outage may last.
@@ -240,10 +242,20 @@ def _take_apart(resources: Resources, claim: ChunkClaim, error: str) -> None:
     _log.warning(outcome, batch_id=claim.batch_id, chunk_no=claim.chunk_no, rows=claim.n_rows, parts=parts, reason=error)
 
 
-def _release(resources: Resources, claim: ChunkClaim, exc: Exception, *, backoff_s: float, counts: bool = True) -> None:
+def _release(
+    resources: Resources,
+    claim: ChunkClaim,
+    exc: Exception,
+    *,
+    backoff_s: float,
+    counts: bool = True,
+    held_up: HeldUp | None = None,
+) -> None:
     def release() -> None:
         with resources.engine.begin() as conn:
             release_chunk(conn, claim, error=_describe(exc), backoff_s=backoff_s, counts=counts)
+            if held_up is not None:
+                hold_up(conn, claim.batch_id, held_up)
 
     if not outlast(release, lease_s=resources.settings.lease_seconds):
         _log.warning("chunk left to its lease", batch_id=claim.batch_id, chunk_no=claim.chunk_no)

@@ -13,9 +13,11 @@ from sqlalchemy import Engine
 
 from broker.app import make_producer
 from broker.hints import publish_deliveries
+from db.audit import WORKER, Act, record
 from db.deliveries import DeliveryClaim, claim_delivery, drop_pending, settle_delivery
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable, FenceLost
+from db.sight import EVERY_TEAM
 from db.webhooks import disable_endpoint
 from schemas.states import DeliveryState
 from settings import Settings
@@ -77,7 +79,7 @@ class Outcome:
 
 def make_courier(settings: Settings) -> Courier:
     """Build a process's courier; nothing connects yet."""
-    engine = make_engine(settings.database_url, pool_size=4, max_overflow=4, application_name="churn-webhooks")
+    engine = make_engine(settings.database_url, pool_size=4, max_overflow=4, application_name="churn-webhooks", team=EVERY_TEAM)
     return Courier(settings, engine, make_producer(settings))
 
 
@@ -151,5 +153,6 @@ def _settle(courier: Courier, claim: DeliveryClaim, outcome: Outcome) -> None:
         settle_delivery(conn, claim, outcome.state, status=outcome.status, error=outcome.error, pause_s=outcome.pause_s)
         if outcome.name == "gone" and claim.endpoint_id is not None:
             disable_endpoint(conn, claim.endpoint_id, reason=_GONE_SAID)
+            record(conn, WORKER, Act.WEBHOOK_DISABLED, claim.endpoint_id, reason=_GONE_SAID)
             drop_pending(conn, claim.endpoint_id, error=f"not sent: the webhook was disabled, for {_GONE_SAID}")
     metrics.webhook_sent(outcome.name)

@@ -18,6 +18,7 @@ from db.engine import make_engine
 from db.errors import DatabaseUnavailable, SchemaMismatch, UnsafeServer
 from db.models import current_model
 from db.schema import check_revision
+from db.sight import EVERY_TEAM
 from failpoints import Point, reach
 from logs import configure_logs
 from scoring.errors import ChurnError
@@ -90,7 +91,7 @@ def connect_signals(app: Celery, settings: Settings) -> None:
     @signals.worker_ready.connect(weak=False)
     def on_ready(**_: object) -> None:
         _check_again(settings)
-        engine = make_engine(settings.database_url, pooled=False, application_name="churn-rescuer")
+        engine = make_engine(settings.database_url, pooled=False, application_name="churn-rescuer", team=EVERY_TEAM)
         _process["rescuer"] = rescuer = Rescuer(engine, make_producer(settings), settings)
         rescuer.start()
         metrics.serve(settings.worker_metrics_port, address=settings.host)

@@ -10,7 +10,7 @@ from contextvars import ContextVar
 from typing import Final
 
 from prometheus_client import REGISTRY as _ALONE
-from prometheus_client import CollectorRegistry, Counter, Histogram, multiprocess, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess, start_http_server
 
 from db.chunks import ChunkClaim
 
@@ -37,6 +37,13 @@ _LOADED: Final = Counter(
     ["model_version", "engine", "fallback"],
 )
 
+_USABLE: Final = Gauge(
+    "churn_model_usable",
+    "1 where every process of this worker that has tried can score with the model; 0: not ready, what needs it waits.",
+    ["model_version"],
+    multiprocess_mode="livemin",
+)
+
 _CACHE: Final = Counter("churn_prediction_cache", "Single predictions whose score was kept (hit) or not (miss).", ["outcome"])
 
 _inside: ContextVar[float] = ContextVar("inside", default=0.0)
@@ -46,6 +53,12 @@ _inside: ContextVar[float] = ContextVar("inside", default=0.0)
 def model_loaded(model_version: str, engine: str, *, fallback: str) -> None:
     """Count a model made ready to score; `fallback` is blank where nothing stood in the compiled engine's way."""
     _LOADED.labels(model_version, engine, fallback).inc()
+    _USABLE.labels(model_version).set(1)
+
+
+def model_unusable(model_version: str) -> None:
+    """Say that a model could not be made ready."""
+    _USABLE.labels(model_version).set(0)
 
 
 def cache_looked_up(*, hits: int, misses: int) -> None:

@@ -18,6 +18,7 @@ from broker.hints import Window, publish_due
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable, NotFound
 from db.models import Model, get_model
+from db.sight import EVERY_TEAM
 from scoring.compiled import EngineChoice, choose_engine
 from scoring.errors import ModelError
 from scoring.model import load_bundle
@@ -67,7 +68,11 @@ class Resources:
         if os.getpid() != self._made_in:
             raise ModelError(f"models of process {self._made_in} cannot be used after a fork, in process {os.getpid()}")
         if version not in self._scorers:
-            self._scorers[version] = self._load(version)
+            try:
+                self._scorers[version] = self._load(version)
+            except ModelError:
+                metrics.model_unusable(version)
+                raise
             while len(self._scorers) > _MODELS_KEPT:
                 self._scorers.popitem(last=False)
         self._scorers.move_to_end(version)
@@ -119,6 +124,7 @@ def make_resources(settings: Settings, *, process: int) -> Resources:
             pool_size=2,
             max_overflow=1,
             application_name="churn-worker",
+            team=EVERY_TEAM,
             # Well within the lease and the task's limits: a Postgres that hangs must not look like a chunk that does.
             statement_timeout_s=settings.lease_seconds / 2,
         ),

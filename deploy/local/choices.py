@@ -13,6 +13,8 @@ from dotenv import dotenv_values
 from deploy.local.errors import LocalError
 from deploy.local.ports import Port
 
+_URLS: Final = ("DATABASE_URL", "DATABASE_WORKER_URL", "DATABASE_OWNER_URL")
+
 FLOWER_USER: Final = "churn"
 
 
@@ -22,8 +24,10 @@ class Choices:
 
     Attributes
     ----------
-    database_url, redis_url : str or None
-        Servers of the person's own, used instead of the embedded ones.
+    database_urls : mapping of str to str
+        The settings that name a Postgres of the person's own, used instead of the embedded one; empty without one.
+    redis_url : str or None
+        The same for Redis.
     flower_login : str or None
         ``user:password`` of their own.
     environ : mapping of str to str
@@ -37,7 +41,7 @@ class Choices:
     batch_metrics: Port
     interactive_metrics: Port
     webhook_metrics: Port
-    database_url: str | None
+    database_urls: Mapping[str, str]
     redis_url: str | None
     flower_login: str | None
     batch_processes: int
@@ -62,7 +66,7 @@ def read_choices(env_file: Path, environ: Mapping[str, str] | None = None) -> Ch
         batch_metrics=_port(given, "WORKER_METRICS_PORT", 9101, "the batch worker's metrics"),
         interactive_metrics=_port(given, "INTERACTIVE_METRICS_PORT", 9102, "the interactive worker's metrics"),
         webhook_metrics=_port(given, "WEBHOOK_METRICS_PORT", 9103, "the webhook worker's metrics"),
-        database_url=given.get("DATABASE_URL"),
+        database_urls=_database_urls(given),
         redis_url=given.get("REDIS_URL"),
         flower_login=given.get("FLOWER_BASIC_AUTH"),
         batch_processes=_whole(given, "BATCH_PROCESSES", max(2, min(os.cpu_count() or 2, 8)), 1, 256),
@@ -70,6 +74,12 @@ def read_choices(env_file: Path, environ: Mapping[str, str] | None = None) -> Ch
     )
     _check_distinct(choices)
     return choices
+
+
+def _database_urls(given: Mapping[str, str]) -> dict[str, str]:
+    if "DATABASE_URL" not in given:
+        return {}
+    return {name: given.get(name, given["DATABASE_URL"]) for name in _URLS}
 
 
 def _port(given: Mapping[str, str], variable: str, default: int, purpose: str) -> Port:

@@ -11,6 +11,7 @@ import os
 import secrets
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
+from typing import Final
 
 from deploy.local.errors import LocalError
 from schemas.key_text import new_key
@@ -32,13 +33,23 @@ class Credentials:
     postgres_superuser: str = field(default_factory=_password, repr=False)
     postgres_role: str = field(default_factory=_password, repr=False)
     redis: str = field(default_factory=_password, repr=False)
+    postgres_api: str = field(default_factory=_password, repr=False)
+    postgres_worker: str = field(default_factory=_password, repr=False)
+    redis_user: str = field(default_factory=_password, repr=False)
     flower: str = field(default_factory=_password, repr=False)
     webhook: str = field(default_factory=new_secret, repr=False)
     api_key: str = field(default_factory=_api_key, repr=False)
 
 
-_LATER = {"webhook": new_secret, "api_key": _api_key}
-"""What the file of an earlier version may lack; a password that is missing is damage, and no server would take a new one."""
+_LATER: Final = {
+    "webhook": new_secret,
+    "api_key": _api_key,
+    "postgres_api": _password,
+    "postgres_worker": _password,
+    "redis_user": _password,
+}
+"""What the file of an earlier version may lack and each start gives to the servers; another that is missing is damage, and no
+server would take a new one."""
 
 
 def load_credentials(path: Path) -> Credentials:

@@ -24,7 +24,7 @@ class Plan:
     servers : tuple of Service
         The embedded servers; empty if the person has their own.
     provision : callable
-        Makes the role and the database, once the servers are ready.
+        Makes the roles and the database, once the servers are ready.
     prepare : Service
         The job that migrates and provides a model.
     processes : tuple of Service
@@ -55,7 +55,7 @@ class Plan:
 def make_plan(layout: Layout, choices: Choices) -> Plan:
     """Work out what to start; nothing starts yet."""
     credentials = load_credentials(layout.credentials)
-    postgres = None if choices.database_url else _postgres(layout, choices, credentials)
+    postgres = None if choices.database_urls else _postgres(layout, choices, credentials)
     redis = None if choices.redis_url else _redis(layout, choices, credentials)
     settings = _settings(layout, choices, credentials, postgres, redis)
     product = Product({**choices.environ, **settings, "PYTHONUNBUFFERED": "1"}, layout.log, layout.run / "metrics")
@@ -85,20 +85,24 @@ def _postgres(layout: Layout, choices: Choices, credentials: Credentials) -> Pos
         port=choices.postgres,
         password=credentials.postgres_superuser,
         role_password=credentials.postgres_role,
+        api_password=credentials.postgres_api,
+        worker_password=credentials.postgres_worker,
         log=layout.log / "postgres.log",
     )
 
 
 def _redis(layout: Layout, choices: Choices, credentials: Credentials) -> Valkey:
-    return Valkey(layout.redis, choices.redis, credentials.redis, layout.log / "redis.log")
+    return Valkey(
+        layout.redis, choices.redis, credentials.redis, layout.log / "redis.log", user_password=credentials.redis_user
+    )
 
 
 def _settings(
     layout: Layout, choices: Choices, credentials: Credentials, postgres: Postgres | None, redis: Valkey | None
 ) -> dict[str, str]:
     return {
-        "DATABASE_URL": postgres.url() if postgres else choices.database_url or "",
-        "REDIS_URL": redis.url() if redis else choices.redis_url or "",
+        **(postgres.urls().env() if postgres else choices.database_urls),
+        "REDIS_URL": redis.user_url() if redis else choices.redis_url or "",
         "MODEL_STORAGE_PATH": choices.environ.get("MODEL_STORAGE_PATH", str(layout.models)),
         "PORT": str(choices.api.number),
         # The lower end of what is sensible: a demo of few rows then shows progress, and both cores have work.
@@ -110,5 +114,5 @@ def _settings(
 
 def _provision(postgres: Postgres | None) -> None:
     if postgres is not None:
-        postgres.ensure_role()
+        postgres.ensure_roles()
         postgres.ensure_database()

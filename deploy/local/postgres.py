@@ -6,10 +6,11 @@ used: it starts servers on sockets, trusts every local user, adds a system accou
 
 from __future__ import annotations
 
+import secrets
 import signal
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Final
@@ -18,13 +19,34 @@ import psycopg2
 import psycopg2.extensions
 from psycopg2 import sql
 
+from db.roles import DEFAULT_NAMES, Process
 from deploy.local.account import Account, account_for
 from deploy.local.cluster import BARE_ENVIRONMENT, SUPERUSER, install_folder, prepare_cluster
 from deploy.local.ports import HOST, Port
 from deploy.local.process import Service
 
 ROLE: Final = "churn"
-"""The product's role: owns its database, may create others, and has no further privilege. Its database is called the same."""
+"""The owner: owns the product's database, may create others, and has no further privilege. Its database is called the same."""
+
+API_ROLE: Final = DEFAULT_NAMES[Process.API]
+WORKER_ROLE: Final = DEFAULT_NAMES[Process.WORKER]
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseUrls:
+    """One database by three doors; each shows its role what `db.roles` lists."""
+
+    owner: str = field(repr=False)
+    api: str = field(repr=False)
+    worker: str = field(repr=False)
+
+    def env(self) -> dict[str, str]:
+        """The settings that name them."""
+        return {"DATABASE_URL": self.api, "DATABASE_WORKER_URL": self.worker, "DATABASE_OWNER_URL": self.owner}
+
+
+def _password() -> str:
+    return secrets.token_urlsafe(18)
 
 
 @dataclass(frozen=True)
@@ -33,8 +55,8 @@ class Postgres:
 
     Attributes
     ----------
-    password, role_password : str
-        The superuser's, who makes roles and databases, and the product's role's.
+    password, role_password, api_password, worker_password : str
+        The superuser's, who makes roles and databases; the owner's, the API's and the workers' role's.
     durable : bool
         False gives up safety against power cuts for speed; for servers that are thrown away.
     """
@@ -45,6 +67,8 @@ class Postgres:
     role_password: str
     log: Path
     durable: bool = True
+    api_password: str = field(default_factory=_password, repr=False)
+    worker_password: str = field(default_factory=_password, repr=False)
 
     @cached_property
     def account(self) -> Account | None:
@@ -52,8 +76,14 @@ class Postgres:
         return account_for(self.data)
 
     def url(self, database: str = ROLE) -> str:
-        """Return the URL by which the product's role reaches a database."""
-        return f"postgresql://{ROLE}:{self.role_password}@{HOST}:{self.port.number}/{database}"
+        """Return the URL by which the owner reaches a database."""
+        return self.urls(database).owner
+
+    def urls(self, database: str = ROLE) -> DatabaseUrls:
+        """Return the URLs by which each role reaches a database."""
+        place = f"{HOST}:{self.port.number}/{database}"
+        owner, api, worker = (f"postgresql://{role}:{password}@{place}" for role, password in self._passwords().items())
+        return DatabaseUrls(owner, api, worker)
 
     def service(self) -> Service:
         """Return how to run the server."""
@@ -85,13 +115,15 @@ class Postgres:
             return False
         return True
 
-    def ensure_role(self) -> None:
-        """Create the product's role, or give it the password that we hold."""
+    def ensure_roles(self) -> None:
+        """Create the product's roles, or give them the passwords that we hold."""
         with self.as_superuser() as cursor:
-            cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (ROLE,))
-            verb = sql.SQL("ALTER") if cursor.rowcount else sql.SQL("CREATE")
-            parts = {"verb": verb, "role": sql.Identifier(ROLE), "password": sql.Literal(self.role_password)}
-            cursor.execute(sql.SQL("{verb} ROLE {role} LOGIN CREATEDB PASSWORD {password}").format(**parts))
+            for role, password in self._passwords().items():
+                cursor.execute("SELECT FROM pg_roles WHERE rolname = %s", (role,))
+                verb = sql.SQL("ALTER" if cursor.rowcount else "CREATE")
+                may = sql.SQL("CREATEDB" if role == ROLE else "NOCREATEDB")
+                parts = {"verb": verb, "role": sql.Identifier(role), "may": may, "password": sql.Literal(password)}
+                cursor.execute(sql.SQL("{verb} ROLE {role} LOGIN {may} PASSWORD {password}").format(**parts))
 
     def ensure_database(self, name: str = ROLE) -> None:
         """Create a database owned by the product's role, unless it exists."""
@@ -118,6 +150,9 @@ class Postgres:
             connection.autocommit = True
             with connection.cursor() as cursor:
                 yield cursor
+
+    def _passwords(self) -> dict[str, str]:
+        return {ROLE: self.role_password, API_ROLE: self.api_password, WORKER_ROLE: self.worker_password}
 
     @property
     def _superuser_url(self) -> str:

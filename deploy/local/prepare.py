@@ -10,15 +10,18 @@ from pathlib import Path
 from typing import Final
 
 import redis
-from sqlalchemy import Connection, Engine
+from sqlalchemy import Connection, Engine, make_url
 
+from db.audit import OPERATOR, Act, record
 from db.engine import make_engine
 from db.errors import Conflict
 from db.keys import ensure_key
 from db.models import activate_model, current_model, register_model
-from db.schema import upgrade
+from db.roles import Process
+from db.schema import give_roles, upgrade
 from deploy.local.credentials import load_credentials
 from deploy.local.errors import LocalError
+from deploy.local.postgres import DatabaseUrls
 from deploy.local.product import NEWS
 from schemas.key_text import read_key
 from schemas.scopes import DEFAULT_TEAM, Scope
@@ -97,6 +100,20 @@ def provide_key(engine: Engine, text: str) -> None:
         _tell(f"The API key {stored.key_id} of this deployment is {stored.status}: `churn keys create` makes another.")
 
 
+def provide_schema(urls: DatabaseUrls) -> None:
+    """Migrate, and give the API's and the workers' role their rights, where the person has roles for them.
+
+    Raises
+    ------
+    RoleRefused
+        A role cannot be given its rights.
+    """
+    upgrade(urls.owner)
+    owner, api, worker = (str(make_url(url).username) for url in (urls.owner, urls.api, urls.worker))
+    if len({owner, api, worker}) == len(Process) + 1:
+        give_roles(urls.owner, {Process.API: api, Process.WORKER: worker})
+
+
 def require_redis(url: str) -> None:
     """Check that Redis answers, so that a wrong REDIS_URL is told now and not by workers that wait for it.
 
@@ -139,8 +156,10 @@ def _compile(storage: Path, location: str, sha256: str, choice: EngineChoice) ->
 
 def _activate(conn: Connection, folder: Path) -> None:
     bundle = load_bundle(folder)
+    version = bundle.manifest.version
     register_model(conn, location=folder.name, **bundle.record())
-    activate_model(conn, bundle.manifest.version)
+    record(conn, OPERATOR, Act.MODEL_REGISTERED, version, sha256=bundle.sha256)
+    record(conn, OPERATOR, Act.MODEL_ACTIVATED, version, previous=activate_model(conn, version).previous_version)
 
 
 def _tell(what: str) -> None:
@@ -152,8 +171,10 @@ def main() -> int:
     try:
         settings = load_settings()
         require_redis(settings.redis_url)
-        upgrade(settings.database_url)
-        engine = make_engine(settings.database_url, pooled=False, application_name="churn-prepare")
+        provide_schema(
+            DatabaseUrls(settings.database_owner_url, api=settings.database_url, worker=settings.database_worker_url)
+        )
+        engine = make_engine(settings.database_owner_url, pooled=False, application_name="churn-prepare")
         choice = EngineChoice(settings.scoring_engine)
         provide_model(engine, settings.model_storage_path, settings.default_model_version, choice=choice)
         provide_key(engine, load_credentials(Path(sys.argv[1])).api_key)

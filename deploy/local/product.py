@@ -16,9 +16,14 @@ from deploy.local.ports import HOST, Port
 from deploy.local.process import Service
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, WEBHOOKS_AT_ONCE, WEBHOOKS_QUEUE
 
+_OTHERS_URLS: Final = ("DATABASE_WORKER_URL", "DATABASE_OWNER_URL")
+_URLS: Final = ("DATABASE_URL", *_OTHERS_URLS)
+
 NEWS: Final = "news: "
 """Lines of the preparing job that begin like this are for the person at the terminal."""
 _PREPARE_TIMEOUT_S: Final = 600.0
+_NO_DATABASE: Final = "postgresql://nobody@127.0.0.1:1/none"
+"""For what reads the settings and has no business in Postgres."""
 _BATCH_NICENESS: Final = "10"
 _STAND_BY_S: Final = "5"
 
@@ -30,7 +35,7 @@ class Product:
     Attributes
     ----------
     env : mapping of str to str
-        Their settings, see settings.py.
+        Their settings, see settings.py; of the database's URLs each process is given its own and no other.
     log : Path
         The folder of their logs.
     metrics : Path
@@ -43,8 +48,14 @@ class Product:
 
     def prepare(self, credentials: Path) -> Service:
         """Migrate, see to it that a model is active, and store the API key of the credentials; a job that ends by itself."""
-        argv = [sys.executable, "-m", "deploy.local.prepare", str(credentials)]
-        return self._service("prepare", argv, lambda: True, timeout_s=_PREPARE_TIMEOUT_S)
+        return self._service(
+            "prepare",
+            [sys.executable, "-m", "deploy.local.prepare", str(credentials)],
+            lambda: True,
+            # It gives the others' roles their rights, so it must know who they are.
+            env={name: self.env[name] for name in _URLS if name in self.env},
+            timeout_s=_PREPARE_TIMEOUT_S,
+        )
 
     def api(self, port: Port) -> Service:
         """Return the HTTP API under gunicorn."""
@@ -75,7 +86,8 @@ class Product:
         argv += [f"--port={port.number}", f"--address={HOST}"]
         ready = _answers(f"http://{HOST}:{port.number}/healthcheck")
         # By the environment: arguments can be read by every user of the machine.
-        return self._service("flower", argv, ready, ports=(port,), env={"FLOWER_BASIC_AUTH": login}, stop_timeout_s=5.0)
+        own = {"FLOWER_BASIC_AUTH": login, "DATABASE_URL": _NO_DATABASE}
+        return self._service("flower", argv, ready, ports=(port,), env=own, stop_timeout_s=5.0)
 
     @property
     def _host(self) -> str:
@@ -87,7 +99,8 @@ class Product:
         argv = [_script("celery"), "-A", "workers.app", "worker", *arguments]
         # A worker shows its counters once it consumes.
         ready = _answers(f"http://{self._host}:{metrics.number}/metrics")
-        own = {"WORKER_METRICS_PORT": str(metrics.number), **(env or {})}
+        url = self.env.get("DATABASE_WORKER_URL") or self.env["DATABASE_URL"]
+        own = {"WORKER_METRICS_PORT": str(metrics.number), "DATABASE_URL": url, **(env or {})}
         return self._counting(self._service(name, argv, ready, ports=(metrics,), env=own))
 
     def _counting(self, service: Service) -> Service:
@@ -119,7 +132,7 @@ class Product:
             log=self.log / f"{name}.log",
             ready=ready,
             cwd=PROJECT,
-            env={**self.env, **(env or {})},
+            env={**{name: value for name, value in self.env.items() if name not in _OTHERS_URLS}, **(env or {})},
             start_timeout_s=timeout_s,
             stop_timeout_s=stop_timeout_s,
             ports=ports,

@@ -11,6 +11,7 @@ from typing import Final
 
 from db.engine import make_engine
 from deploy.local.ports import HOST, Port, free_port
+from deploy.local.postgres import DatabaseUrls
 from deploy.local.prepare import provide_key
 from deploy.local.process import Child, Service
 from deploy.local.product import Product
@@ -77,7 +78,7 @@ class Stack:
 def running_stack(
     folder: Path,
     *,
-    database_url: str,
+    databases: DatabaseUrls,
     redis_url: str,
     models: Path,
     settings: Mapping[str, str] | None = None,
@@ -90,6 +91,8 @@ def running_stack(
     ----------
     folder : Path
         For logs and counters.
+    databases : DatabaseUrls
+        A migrated database whose roles have their rights.
     models : Path
         The folder of the model bundles.
     settings : mapping of str to str
@@ -99,7 +102,7 @@ def running_stack(
     api_key : str, optional
         The key to store in the database; a new one by default.
     """
-    given = {"DATABASE_URL": database_url, "REDIS_URL": redis_url, "MODEL_STORAGE_PATH": str(models), "HOST": HOST}
+    given = {**databases.env(), "REDIS_URL": redis_url, "MODEL_STORAGE_PATH": str(models), "HOST": HOST}
     env = {**os.environ, **UNHINDERED, **given, **(settings or {})}
     product = Product(env, folder / "log", folder / "metrics")
     api, batch, interactive = (Port(free_port(), "-", "the stack") for _ in range(3))
@@ -107,7 +110,7 @@ def running_stack(
     if webhooks:
         services.append(product.webhook_worker(Port(free_port(), "-", "the stack")))
     key = api_key or new_key().text
-    _store_key(database_url, key)
+    _store_key(databases.owner, key)
     stack = Stack(f"http://{HOST}:{api.number}", env, key, {service.name: service for service in services})
     try:
         stack.start()

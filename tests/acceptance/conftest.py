@@ -12,6 +12,7 @@ import pytest
 from sqlalchemy import Engine
 
 from client import ChurnClient
+from deploy.local.postgres import DatabaseUrls
 from deploy.local.prepare import provide_model
 from deploy.local.temporary import temporary_folder
 from tests.acceptance.http import api
@@ -48,8 +49,8 @@ def stack_sends_webhooks() -> bool:
 
 @pytest.fixture(scope="module")
 def stack(
-    postgres_url: str,
-    redis_url: str,
+    databases: DatabaseUrls,
+    redis_user_url: str,
     model_storage: Path,
     active_model: str,
     stack_settings: Mapping[str, str],
@@ -62,8 +63,8 @@ def stack(
         temporary_folder() as folder,
         running_stack(
             folder,
-            database_url=postgres_url,
-            redis_url=redis_url,
+            databases=databases,
+            redis_url=redis_user_url,
             models=model_storage,
             settings=stack_settings,
             webhooks=stack_sends_webhooks,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Final
 
 from deploy.local import stack
+from deploy.local.postgres import DatabaseUrls
 from deploy.local.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, WEBHOOK_WORKER, Stack
 from tests.keys import TEST_KEY
 
@@ -27,7 +28,7 @@ are about several have two."""
 def running_stack(
     folder: Path,
     *,
-    database_url: str,
+    databases: DatabaseUrls,
     redis_url: str,
     models: Path,
     settings: Mapping[str, str] | None = None,
@@ -37,7 +38,7 @@ def running_stack(
     chosen = {**QUICK, **(settings or {})}
     return stack.running_stack(
         folder,
-        database_url=database_url,
+        databases=databases,
         redis_url=redis_url,
         models=models,
         settings=chosen,

@@ -7,6 +7,7 @@ import subprocess
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -16,7 +17,7 @@ from db.engine import clock, make_engine
 from db.invariants import violations
 from deploy.local.cluster import BARE_ENVIRONMENT, SUPERUSER, install_folder
 from deploy.local.ports import HOST, Port, free_port
-from deploy.local.postgres import Postgres
+from deploy.local.postgres import DatabaseUrls, Postgres
 from deploy.local.process import running
 from deploy.local.temporary import temporary_folder, temporary_redis
 from tests.acceptance.http import api, as_csv, assert_exactly_once, customers, ended, submit
@@ -55,11 +56,11 @@ def run(program: str, postgres: Postgres, *arguments: str) -> None:
 
 
 @contextmanager
-def restored_stack(folder: Path, database_url: str, models: Path, settings: Mapping[str, str]) -> Iterator[httpx.Client]:
+def restored_stack(folder: Path, databases: DatabaseUrls, models: Path, settings: Mapping[str, str]) -> Iterator[httpx.Client]:
     """The product on a restored database, with a Redis that knows nothing."""
     with (
         temporary_redis(folder) as valkey,
-        running_stack(folder, database_url=database_url, redis_url=valkey.url(), models=models, settings=settings) as stack,
+        running_stack(folder, databases=databases, redis_url=valkey.user_url(), models=models, settings=settings) as stack,
         api(stack.api_url) as client,
     ):
         yield client
@@ -88,7 +89,7 @@ def test_a_dump_of_a_running_system_goes_on_elsewhere(
         postgres.ensure_database("restored")
         try:
             run("pg_restore", postgres, "--exit-on-error", "--dbname", "restored", dump)
-            with restored_stack(folder, postgres.url("restored"), model_storage, stack_settings) as client:
+            with restored_stack(folder, postgres.urls("restored"), model_storage, stack_settings) as client:
                 assert_goes_on(client, postgres.url("restored"), batches)
         finally:
             postgres.drop_database("restored")
@@ -106,10 +107,10 @@ def test_a_base_backup_of_a_running_server_goes_on_elsewhere(
         run("pg_basebackup", postgres, "--pgdata", str(data), "--checkpoint=fast", "--wal-method=stream")
         port = Port(free_port(), "-", "the restored server")
         log = folder / "elsewhere.log"
-        elsewhere = Postgres(data, port, postgres.password, postgres.role_password, log, durable=False)
+        elsewhere = replace(postgres, data=data, port=port, log=log)
         if (account := elsewhere.account) is not None:  # Postgres refuses to run as root, and another's files.
             for path in (data, *data.rglob("*")):
                 os.chown(path, account.uid, account.gid)
-        url = elsewhere.url(postgres_url.rsplit("/", 1)[1])
-        with running(elsewhere.service()), restored_stack(folder, url, model_storage, stack_settings) as client:
-            assert_goes_on(client, url, batches)
+        urls = elsewhere.urls(postgres_url.rsplit("/", 1)[1])
+        with running(elsewhere.service()), restored_stack(folder, urls, model_storage, stack_settings) as client:
+            assert_goes_on(client, urls.owner, batches)

@@ -11,10 +11,9 @@ import httpx
 import pytest
 
 from db.engine import make_engine
-from db.schema import upgrade
 from deploy.local.ports import Port, free_port
 from deploy.local.postgres import Postgres
-from deploy.local.prepare import provide_model
+from deploy.local.prepare import provide_model, provide_schema
 from deploy.local.process import Child
 from deploy.local.temporary import temporary_folder
 from deploy.local.valkey import Valkey
@@ -60,7 +59,7 @@ def servers() -> Iterator[Servers]:
         try:
             made.start("postgres")
             made.start("valkey")
-            made.postgres.ensure_role()
+            made.postgres.ensure_roles()
             made.postgres.ensure_database()
             yield made
         finally:
@@ -69,16 +68,16 @@ def servers() -> Iterator[Servers]:
 
 @pytest.fixture(scope="module")
 def client(servers: Servers) -> Iterator[httpx.Client]:
-    url = servers.postgres.url()
-    upgrade(url)
+    databases = servers.postgres.urls()
+    provide_schema(databases)
     with temporary_folder() as folder:
-        engine = make_engine(url)
+        engine = make_engine(databases.owner)
         provide_model(engine, folder / "models", "outages-1", training_rows=6_000)
         engine.dispose()
         stack = running_stack(
             folder,
-            database_url=url,
-            redis_url=servers.valkey.url(),
+            databases=databases,
+            redis_url=servers.valkey.user_url(),
             models=folder / "models",
             settings={"DATABASE_TIMEOUT_SECONDS": "2"},
         )

@@ -16,6 +16,7 @@ from sqlalchemy import Engine, text
 
 from db.engine import clock
 from db.invariants import violations
+from deploy.local.postgres import DatabaseUrls
 from deploy.local.temporary import temporary_folder
 from tests.acceptance.http import BASE, api, as_csv, assert_exactly_once, customers, ended
 from tests.acceptance.stack import API, BATCH_WORKER, INTERACTIVE_WORKER, Stack, running_stack
@@ -34,13 +35,13 @@ def stack_settings() -> Mapping[str, str]:
 
 @pytest.fixture(scope="module")
 def another(
-    stack: Stack, postgres_url: str, redis_url: str, model_storage: Path, stack_settings: Mapping[str, str]
+    stack: Stack, databases: DatabaseUrls, redis_user_url: str, model_storage: Path, stack_settings: Mapping[str, str]
 ) -> Iterator[Stack]:
     """Another set of the processes on the same database, as the new version is beside the old one."""
     with (
         temporary_folder() as folder,
         running_stack(
-            folder, database_url=postgres_url, redis_url=redis_url, models=model_storage, settings=stack_settings
+            folder, databases=databases, redis_url=redis_user_url, models=model_storage, settings=stack_settings
         ) as running,
     ):
         running.stop()

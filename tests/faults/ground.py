@@ -26,10 +26,9 @@ from sqlalchemy import Engine, text
 
 from db.engine import clock, make_engine
 from db.invariants import Violation, violations
-from db.schema import upgrade
 from deploy.local.ports import HOST, Port, free_port
-from deploy.local.postgres import Postgres
-from deploy.local.prepare import provide_model
+from deploy.local.postgres import DatabaseUrls, Postgres
+from deploy.local.prepare import provide_model, provide_schema
 from deploy.local.process import Child, Service
 from deploy.local.product import Product
 from deploy.local.valkey import Valkey
@@ -213,17 +212,17 @@ def ground_in(folder: Path, *, postgres_in: str = ".") -> Iterator[Ground]:
     try:
         for name in ("postgres", "valkey"):
             ground.start_server(name)
-        ground.postgres.ensure_role()
+        ground.postgres.ensure_roles()
         ground.postgres.ensure_database()
-        upgrade(ground.postgres.url())
+        provide_schema(ground.postgres.urls())
         provide_model(ground.engine, folder / "models", MODEL, training_rows=6_000)
         with (
             proxy_to(HOST, postgres_port.number) as ground.to_postgres,
             proxy_to(HOST, redis_port.number) as ground.to_redis,
             running_stack(
                 folder,
-                database_url=ground.to_postgres.url(ground.postgres.url()),
-                redis_url=ground.to_redis.url(ground.valkey.url()),
+                databases=_by_way_of(ground.to_postgres, ground.postgres.urls()),
+                redis_url=ground.to_redis.url(ground.valkey.user_url()),
                 models=folder / "models",
                 settings={**SETTINGS, "FAILPOINTS": f"@{ground.orders}"},
             ) as ground.stack,
@@ -235,6 +234,10 @@ def ground_in(folder: Path, *, postgres_in: str = ".") -> Iterator[Ground]:
     finally:
         for server in ground.servers.values():
             server.stop()
+
+
+def _by_way_of(proxy: Proxy, urls: DatabaseUrls) -> DatabaseUrls:
+    return DatabaseUrls(proxy.url(urls.owner), proxy.url(urls.api), proxy.url(urls.worker))
 
 
 def _second_worker(ground: Ground) -> Service:

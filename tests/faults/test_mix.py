@@ -92,7 +92,7 @@ def postgres_crashes(scene: Scene, dice: random.Random) -> None:
 
 def connections_to_postgres_are_ended(scene: Scene, dice: random.Random) -> None:
     with scene.ground.postgres.as_superuser() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'churn'")
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'churn%'")
 
 
 def connections_to_postgres_are_reset(scene: Scene, dice: random.Random) -> None:

@@ -43,7 +43,7 @@ def test_fault_16_every_connection_ended_again_and_again(scene: Scene) -> None:
 
 def _end_connections(scene: Scene) -> None:
     with scene.ground.postgres.as_superuser() as cursor:
-        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = 'churn'")
+        cursor.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename LIKE 'churn%'")
 
 
 @against()

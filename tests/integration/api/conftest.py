@@ -9,6 +9,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
+from deploy.local.postgres import DatabaseUrls
 from settings import Settings, load_settings
 from tests.apps import application
 from tests.factories import add_champion, empty_tables
@@ -16,12 +17,12 @@ from tests.keys import add_test_key
 
 
 @pytest.fixture(scope="module")
-def settings(postgres_url: str, redis_url: str) -> Settings:
+def settings(databases: DatabaseUrls, redis_user_url: str) -> Settings:
     """Small limits, so that a test reaches them with little."""
     return load_settings(
         {
-            "DATABASE_URL": postgres_url,
-            "REDIS_URL": redis_url,
+            "DATABASE_URL": databases.api,
+            "REDIS_URL": redis_user_url,
             "ENVIRONMENT": "testing",
             "CHUNK_ROWS": "40",
             "INLINE_MAX_BYTES": "20000",

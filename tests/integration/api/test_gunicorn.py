@@ -14,6 +14,7 @@ import httpx
 import pytest
 from sqlalchemy import Engine
 
+from deploy.local.postgres import DatabaseUrls
 from tests.asking import PREFIX, as_csv
 from tests.factories import add_batch, customer
 from tests.integration.api.serving import Server, serving, wait_until
@@ -23,20 +24,20 @@ SETTINGS = {"LOG_LEVEL": "DEBUG", "INLINE_MAX_BYTES": "1000"}
 
 
 @pytest.fixture
-def server(postgres_url: str, redis_url: str, ledger: Engine, tmp_path: Path) -> Iterator[Server]:
+def server(databases: DatabaseUrls, redis_user_url: str, ledger: Engine, tmp_path: Path) -> Iterator[Server]:
     """A server of the test's own."""
-    with serving(postgres_url, redis_url, tmp_path, SETTINGS) as made:
+    with serving(databases.api, redis_user_url, tmp_path, SETTINGS) as made:
         yield made
 
 
 @pytest.fixture(scope="module")
 def shared_server(
-    engine: Engine, postgres_url: str, redis_url: str, tmp_path_factory: pytest.TempPathFactory
+    engine: Engine, databases: DatabaseUrls, redis_user_url: str, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
     """A server for tests that leave it as it was."""
     with engine.begin() as conn:
         add_test_key(conn)
-    with serving(postgres_url, redis_url, tmp_path_factory.mktemp("shared"), SETTINGS) as made:
+    with serving(databases.api, redis_user_url, tmp_path_factory.mktemp("shared"), SETTINGS) as made:
         yield made
 
 

@@ -321,7 +321,7 @@ class TestDisk:
     def test_a_client_that_waits_costs_no_wait_for_the_disk(
         self, singles: Singles, held: Resources, ledger: Engine, promised: list[int]
     ) -> None:
-        statements = executed(held.engine)
+        statements = executed(held.pool)
         created = singles.ask(new(age=40), durable=False, team=DEFAULT_TEAM)
         store(ledger, [created.id])
         singles.wait(created.id, deadline=time.perf_counter() + 5, team=DEFAULT_TEAM)
@@ -360,7 +360,7 @@ class TestDisk:
             return create_requests(conn, news, team=team, durable=durable)
 
         monkeypatch.setattr("api.singles.create_requests", note)
-        statements = executed(held.engine)
+        statements = executed(held.overseer)
         teams = [DEFAULT_TEAM, "growth", DEFAULT_TEAM]
         created = singles._create_all([_asked(team, new(), team == "growth") for team in teams])
         assert [singles.find(each.id, team=team).id for each, team in zip(created, teams, strict=True)] == [

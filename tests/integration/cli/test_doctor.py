@@ -23,6 +23,7 @@ from db.batches import get_batch
 from db.customers import put_customer
 from db.models import activate_model, register_model
 from deploy.local.ports import Port, free_port
+from deploy.local.postgres import DatabaseUrls
 from deploy.local.process import running
 from deploy.local.valkey import Valkey
 from schemas.messages import BATCH_QUEUES
@@ -65,11 +66,12 @@ def ledger(engine: Engine, bundle: Path) -> Iterator[Engine]:
 
 @pytest.fixture
 def environment(
-    postgres_url: str, redis_url: str, storage: Path, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+    databases: DatabaseUrls, redis_user_url: str, storage: Path, ledger: Engine, monkeypatch: pytest.MonkeyPatch
 ) -> pytest.MonkeyPatch:
     """The settings of an installation with that ledger and that storage; a test may change them."""
-    monkeypatch.setenv("DATABASE_URL", postgres_url)
-    monkeypatch.setenv("REDIS_URL", redis_url)
+    for name, url in databases.env().items():
+        monkeypatch.setenv(name, url)
+    monkeypatch.setenv("REDIS_URL", redis_user_url)
     monkeypatch.setenv("MODEL_STORAGE_PATH", str(storage))
     monkeypatch.setenv("MAX_REQUEST_SIZE_MB", "1")
     monkeypatch.setattr("cli.checks.work._ANSWER_S", 0.2)
@@ -128,7 +130,7 @@ class TestServers:
         assert of(doctor()[1], "durability")["level"] == "problem"
 
     def test_without_postgres_the_rest_is_checked(self, doctor: Run, environment: pytest.MonkeyPatch) -> None:
-        environment.setenv("DATABASE_URL", "postgresql://churn@127.0.0.1:1/churn")
+        environment.setenv("DATABASE_OWNER_URL", "postgresql://churn@127.0.0.1:1/churn")
         _, findings = doctor()
         assert {each["check"]: each["level"] for each in findings} == {"postgres": "away", "workers": "problem"}
 
@@ -146,7 +148,7 @@ class TestServers:
         service = valkey.service()
         options = ("--maxmemory-policy", "allkeys-lru", "--appendonly", "no", "--maxmemory", "1mb")
         with running(replace(service, argv=(*service.argv, *options))):
-            environment.setenv("REDIS_URL", valkey.url())
+            environment.setenv("REDIS_URL", valkey.user_url())
             _, findings = doctor()
         assert of(findings, "workers")["said"].startswith("The workers cannot be asked")
         levels = {each["check"]: each["level"] for each in others(findings)}
@@ -155,7 +157,7 @@ class TestServers:
     def test_a_database_of_another_revision(
         self, doctor: Run, environment: pytest.MonkeyPatch, empty_postgres_url: str
     ) -> None:
-        environment.setenv("DATABASE_URL", empty_postgres_url)
+        environment.setenv("DATABASE_OWNER_URL", empty_postgres_url)
         code, findings = doctor()
         assert code == 1
         assert "churn migrate up" in of(findings, "schema")["said"]
@@ -344,7 +346,7 @@ class TestTheReport:
     def test_each_finding_has_a_reason_a_remedy_and_a_section(
         self, doctor: Run, environment: pytest.MonkeyPatch, empty_postgres_url: str
     ) -> None:
-        environment.setenv("DATABASE_URL", empty_postgres_url)
+        environment.setenv("DATABASE_OWNER_URL", empty_postgres_url)
         guide = (ROOT / GUIDE).read_text()
         for each in doctor()[1]:
             assert each["why"]

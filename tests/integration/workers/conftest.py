@@ -14,6 +14,7 @@ from structlog.typing import EventDict
 
 from datasets.synthetic import DESCRIPTION, generate
 from db.models import activate_model, register_model
+from deploy.local.postgres import DatabaseUrls
 from scoring.calibrate import Calibration, Method
 from scoring.model import ModelBundle, save_bundle
 from scoring.train import train
@@ -47,12 +48,12 @@ def bundles(model_folder: Path) -> dict[str, ModelBundle]:
 
 
 @pytest.fixture(scope="module")
-def settings(postgres_url: str, redis_url: str, model_folder: Path) -> Settings:
+def settings(databases: DatabaseUrls, redis_user_url: str, model_folder: Path) -> Settings:
     """Settings of an installation over this module's servers."""
     return load_settings(
         {
-            "DATABASE_URL": postgres_url,
-            "REDIS_URL": redis_url,
+            "DATABASE_URL": databases.worker,
+            "REDIS_URL": redis_user_url,
             "MODEL_STORAGE_PATH": str(model_folder),
             "ENVIRONMENT": "testing",
             "BROKER_TIMEOUT_SECONDS": "0.5",

@@ -23,6 +23,7 @@ from db.control import cancel_batch
 from db.customers import delete_customer
 from db.errors import DatabaseUnavailable
 from db.planning import PlanClaim, claim_plan
+from deploy.local.postgres import DatabaseUrls
 from intake import references as references_module
 from intake.chunks import decode
 from intake.read import CSV, NDJSON, PARQUET
@@ -389,14 +390,16 @@ def test_awkward_ids_of_a_filter_are_found_across_blocks(
     b.assert_reconciled(ledger, "b")
 
 
-def test_few_customers_of_a_filter_score_as_if_a_worker_had_planned_them(resources: Resources, ledger: Engine) -> None:
+def test_few_customers_of_a_filter_score_as_if_a_worker_had_planned_them(
+    resources: Resources, ledger: Engine, databases: DatabaseUrls
+) -> None:
     chosen = {"tenure_months": {"lt": 24}, "contract_type": {"eq": "Month-to-month"}}
     with ledger.begin() as conn:
         b.store_customers(conn, b.customers_of(300))
     small = b.with_settings(resources, chunk_rows=20)
     with ledger.begin() as conn:
         add_test_key(conn)
-    with application(small.settings) as app:
+    with application(dataclasses.replace(small.settings, database_url=databases.api)) as app:
         accepted(app.test_client().post(f"{PREFIX}/batches", json={"filter": chosen, "batch_id": "inline"}))
     by_submit = b.batch_of(ledger, "inline")
     with ledger.begin() as conn:

@@ -52,6 +52,7 @@ BATCH = Batch(
     request_id=None,
     failure_code=None,
     failure_detail=None,
+    held_up=None,
     submitted_at=NOON,
     started_at=NOON,
     completed_at=None,

@@ -56,6 +56,7 @@ def requests() -> list[tuple[str, str, dict[str, Any]]]:
         ("DELETE", "/keys/k", {}),
         ("POST", "/keys/k/rotate", {}),
         ("POST", "/webhook-deliveries/d/redeliver", {}),
+        ("GET", "/audit", {}),
     ]
 
 

@@ -32,7 +32,7 @@ def test_the_defaults_are_the_documented_ports() -> None:
         ("INTERACTIVE_METRICS_PORT", 9102),
         ("WEBHOOK_METRICS_PORT", 9103),
     ]
-    assert choices.database_url is None
+    assert choices.database_urls == {}
     assert choices.redis_url is None
 
 
@@ -42,7 +42,7 @@ def test_the_environment_goes_over_the_file_and_a_blank_counts_as_nothing(tmp_pa
     choices = read_choices(env_file, {"PORT": "9001", "REDIS_URL": ""})
     assert choices.api.number == 9001
     assert choices.redis_url == "redis://mine"
-    assert choices.database_url is None
+    assert choices.database_urls == {}
     assert choices.environ["PORT"] == "9001"
 
 

@@ -20,10 +20,10 @@ def test_passwords_are_made_once_and_only_we_may_read_them(tmp_path: Path) -> No
     made = load_credentials(path)
     assert load_credentials(path) == made
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert len({made.postgres_superuser, made.postgres_role, made.redis, made.flower}) == 4
+    assert len(set(asdict(made).values())) == len(asdict(made)) == 9
 
 
-@pytest.mark.parametrize("lacking", ["webhook", "api_key"])
+@pytest.mark.parametrize("lacking", ["webhook", "api_key", "postgres_api", "postgres_worker", "redis_user"])
 def test_a_file_of_an_earlier_version_keeps_its_passwords_and_gets_what_it_lacks(tmp_path: Path, lacking: str) -> None:
     path = tmp_path / "credentials.json"
     before = asdict(load_credentials(path))
