@@ -24,7 +24,7 @@ from scoring.engine import Engine, LightGBMEngine
 from scoring.errors import EngineUnavailable
 from scoring.features import FEATURES, Feature, Kind
 from scoring.model import MODEL_NAME, ModelBundle
-from scoring.native import identity_of, read_native
+from scoring.native import ALTERED, identity_of, read_native
 
 TOLERANCE: Final = 1e-12
 """How far a compiled probability may lie from LightGBM's; found are 1e-15 and less, as sums are taken in another order."""
@@ -118,7 +118,8 @@ def choose_engine(bundle: ModelBundle, *, choice: EngineChoice, native_folder: P
     Raises
     ------
     EngineUnavailable
-        The compiled engine was asked for and cannot be had; with ``auto`` that is told in the result.
+        The compiled engine was asked for and cannot be had; with ``auto`` that is told in the result, unless its file was
+        altered (``altered_file``): then the model is not used at all.
     BundleCorrupt, BundleMismatch
         LightGBM refuses the model: then no engine scores it.
     """
@@ -128,9 +129,24 @@ def choose_engine(bundle: ModelBundle, *, choice: EngineChoice, native_folder: P
     try:
         return ChosenEngine(_compiled(bundle, native_folder, lightgbm), EngineChoice.COMPILED)
     except EngineUnavailable as exc:
-        if choice is EngineChoice.COMPILED:
+        if choice is EngineChoice.COMPILED or exc.code == ALTERED:
             raise
         return ChosenEngine(lightgbm, EngineChoice.LIGHTGBM, exc)
+
+
+def check_compiled(bundle: ModelBundle, native_folder: Path) -> None:
+    """Hold a model's compiled file to its checksum, if there is one for this machine that we may read.
+
+    Raises
+    ------
+    EngineUnavailable
+        The file was altered (``altered_file``): workers do not use the model.
+    """
+    try:
+        read_native(native_folder, identity_of(bundle.manifest.files[MODEL_NAME]))
+    except EngineUnavailable as exc:
+        if exc.code == ALTERED:
+            raise
 
 
 def check_parity(engine: Engine, lightgbm: LightGBMEngine, bundle: ModelBundle) -> None:

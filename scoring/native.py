@@ -33,6 +33,9 @@ FORMAT: Final = "1"
 _DIGEST: Final = "object_sha256"
 _NOT_OURS: Final = 0o077
 
+ALTERED: Final = "altered_file"
+"""The one cause for which nothing scores: a file of ours is not as we wrote it, and nobody knows what else was changed."""
+
 Identity = Mapping[str, str]
 """All that the machine code depends on, by name."""
 
@@ -89,8 +92,8 @@ def read_native(folder: Path, identity: Identity) -> bytes:
     Raises
     ------
     EngineUnavailable
-        There is no such file (``not_compiled``), it is not private to this user (``unsafe_file``), it was made of another model
-        or by other versions (``other_build``), or it is damaged (``damaged_file``).
+        There is no such file (``not_compiled``), it is not private to this user (``unsafe_file``), or it is not as it was
+        written (``altered_file``).
     """
     path = path_of(folder, identity)
     try:
@@ -171,9 +174,14 @@ def _verified(path: Path, content: bytes, identity: Identity) -> bytes:
         said = dict(json.loads(line))
         digest = said.pop(_DIGEST)
     except (ValueError, TypeError, KeyError) as exc:
-        raise EngineUnavailable(f"{path} is damaged: its first line cannot be read", code="damaged_file") from exc
+        raise EngineUnavailable(
+            f"{path} was altered: its first line cannot be read; remove it, or register the model again", code=ALTERED
+        ) from exc
     if said != dict(identity):
-        raise EngineUnavailable(f"{path} was made of another model, or for another processor or version", code="other_build")
+        raise EngineUnavailable(f"{path} is not what its name says; remove it, or register the model again", code=ALTERED)
     if hashlib.sha256(object_code).hexdigest() != digest:
-        raise EngineUnavailable(f"{path} is damaged: its machine code does not have its checksum", code="damaged_file")
+        raise EngineUnavailable(
+            f"{path} was altered: its machine code does not have its checksum; remove it, or register the model again",
+            code=ALTERED,
+        )
     return object_code

@@ -12,8 +12,10 @@ from cli.checks.findings import Finding, Level, fine
 from db.checkup import models_of_open_batches
 from db.models import Model, list_models
 from schemas.states import ModelState
+from scoring.compiled import check_compiled
 from scoring.errors import ModelError
 from scoring.model import load_bundle
+from scoring.native import FOLDER
 
 if TYPE_CHECKING:
     from sqlalchemy import Connection
@@ -57,13 +59,15 @@ def room_finding(settings: Settings) -> Finding:
 
 def _bundle_finding(model: Model, storage: Path) -> Finding | None:
     try:
-        load_bundle(storage / model.location, expected_sha256=model.sha256)
+        bundle = load_bundle(storage / model.location, expected_sha256=model.sha256)
+        check_compiled(bundle, storage / FOLDER)
     except ModelError as exc:
         return Finding(
             "model",
             Level.PROBLEM,
             f"Model {model.version} cannot be used on this host: {exc}.",
             "Workers that see the same files leave its chunks pending until it is mended.",
-            "Bring the registered bundle back to MODEL_STORAGE_PATH; never edit one, register another version instead.",
+            "Bring the registered bundle back to MODEL_STORAGE_PATH; never edit one, register another version instead. A"
+            " compiled file can be removed: the model is compiled anew when it is registered again.",
         )
     return None

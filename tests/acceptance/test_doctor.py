@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -12,7 +13,9 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.acceptance.http import as_csv, customers, finished, submit
+from deploy.local.ports import HOST
+from scoring.model import MODEL_NAME
+from tests.acceptance.http import as_csv, customers, ended, finished, submit
 from tests.acceptance.stack import BATCH_WORKER, Stack
 
 pytestmark = pytest.mark.acceptance
@@ -36,6 +39,29 @@ def test_a_running_installation_is_sound(stack: Stack, client: httpx.Client) -> 
     code, findings = examine(stack.env, "--rescore", "5000")
     # The tests' Postgres is one that is thrown away.
     assert (code, findings.keys()) == (0, {"durability"})
+
+
+def test_a_model_that_was_altered_is_named_and_work_goes_on_once_it_is_mended(
+    stack: Stack, client: httpx.Client, model_storage: Path, active_model: str
+) -> None:
+    path = model_storage / active_model / MODEL_NAME
+    before = path.read_bytes()
+    path.write_bytes(before[:-1] + bytes([before[-1] ^ 1]))
+    try:
+        stack.stop(BATCH_WORKER)
+        stack.start(BATCH_WORKER)
+        batch_id = submit(client, as_csv(customers(100))).json()["batch_id"]
+        while (waiting := client.get(f"/batches/{batch_id}").json())["held_up"] is None:
+            time.sleep(0.1)
+        code, findings = examine(stack.env)
+    finally:
+        path.write_bytes(before)
+    assert (waiting["status"], waiting["held_up"]["code"]) == ("processing", "model_unusable")
+    assert (code, findings.keys()) == (1, {"durability", "model"})
+    assert f"{path} was changed" in findings["model"]["said"]
+    metrics = f"http://{HOST}:{stack.services[BATCH_WORKER].ports[0].number}/metrics"
+    assert f'churn_model_usable{{model_version="{active_model}"}} 0.0' in httpx.get(metrics).text
+    assert ended(client, batch_id)["status"] == "completed"
 
 
 def test_a_worker_that_is_gone_is_missed(stack: Stack) -> None:

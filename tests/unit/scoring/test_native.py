@@ -73,7 +73,7 @@ def test_a_file_made_for_something_else_is_not_used(folder: Path, path: Path, id
     other = identity | {name: identity[name][:-1] + "?"}
     assert refused(folder, other) == "not_compiled"
     path.rename(path_of(folder, other))
-    assert refused(folder, other) == "other_build"
+    assert refused(folder, other) == "altered_file"
 
 
 @pytest.mark.parametrize("place", [-1, -500])
@@ -81,18 +81,18 @@ def test_a_flipped_bit_is_found(folder: Path, path: Path, identity: dict[str, st
     content = bytearray(path.read_bytes())
     content[place] ^= 1
     path.write_bytes(content)
-    assert refused(folder, identity) == "damaged_file"
+    assert refused(folder, identity) == "altered_file"
 
 
 @pytest.mark.parametrize("content", [b"", b"{}", b"[]\n", b"\xff\n", b"7\n", CODE])
 def test_what_is_no_compiled_file_is_damaged(folder: Path, path: Path, identity: dict[str, str], content: bytes) -> None:
     path.write_bytes(content)
-    assert refused(folder, identity) == "damaged_file"
+    assert refused(folder, identity) == "altered_file"
 
 
 def test_a_file_cut_short_is_damaged(folder: Path, path: Path, identity: dict[str, str]) -> None:
     os.truncate(path, path.stat().st_size - 1)
-    assert refused(folder, identity) == "damaged_file"
+    assert refused(folder, identity) == "altered_file"
 
 
 @pytest.mark.parametrize("mode", [0o640, 0o604, 0o620, 0o602, 0o611])
