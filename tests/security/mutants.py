@@ -71,6 +71,16 @@ def rewritten(target: str, old: str, new: str) -> Change:
     return change
 
 
+def both(*changes: Change) -> Change:
+    """Take out several guards at once, where each stands behind another."""
+
+    def change(monkeypatch: pytest.MonkeyPatch) -> None:
+        for each in changes:
+            each(monkeypatch)
+
+    return change
+
+
 def offer(metafunc: pytest.Metafunc, mutants: Iterable[Mutant]) -> None:
     """Have a test that holds guards run without each of them, too."""
     base = metafunc.definition.nodeid

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
-from tests.security.mutants import Mutant, instead, rewritten
+from tests.security.mutants import Mutant, both, instead, rewritten
 
 _API: Final = "tests/integration/api"
 _ACCESS: Final = f"{_API}/test_access.py"
@@ -31,32 +31,38 @@ class Row:
     mutants: tuple[Mutant, ...]
 
 
+_SEES_ALL: Final = rewritten("db.sight._show", "(wanted,)", "('*',)")
+"""Row-level security stands behind the teams' queries, and would hide that one of them forgot its team."""
+
 TABLE: Final = (
     Row(
         "another team's objects",
         (
             Mutant(
                 "team-of-a-batch",
-                rewritten(
-                    "db.batches.get_own_batch",
-                    "_GET_OWN.rows(conn, batch_id=batch_id, team=team)",
-                    "_GET.rows(conn, batch_id=batch_id)",
+                both(
+                    _SEES_ALL,
+                    rewritten(
+                        "db.batches.get_own_batch",
+                        "_GET_OWN.rows(conn, batch_id=batch_id, team=team)",
+                        "_GET.rows(conn, batch_id=batch_id)",
+                    ),
                 ),
                 (f"{_ACCESS}::test_every_object_of_another_team_is_404",),
             ),
             Mutant(
                 "team-of-a-single-prediction",
-                rewritten("db.requests.get_request", '"team": team', '"team": "default"'),
+                both(_SEES_ALL, rewritten("db.requests.get_request", '"team": team', '"team": "default"')),
                 (f"{_ACCESS}::test_every_object_of_another_team_is_404",),
             ),
             Mutant(
                 "team-of-a-delivery",
-                rewritten("db.deliveries.get_delivery", '"team": team', '"team": "default"'),
+                both(_SEES_ALL, rewritten("db.deliveries.get_delivery", '"team": team', '"team": "default"')),
                 (f"{_ACCESS}::test_every_object_of_another_team_is_404",),
             ),
             Mutant(
                 "team-of-a-webhook",
-                rewritten("db.webhooks.get_endpoint", '"team": team', '"team": "default"'),
+                both(_SEES_ALL, rewritten("db.webhooks.get_endpoint", '"team": team', '"team": "default"')),
                 (f"{_ACCESS}::test_every_object_of_another_team_is_404",),
             ),
         ),
@@ -194,6 +200,41 @@ TABLE: Final = (
                     "scoring.model.load_bundle", "if expected_sha256 is not None and sha256 != expected_sha256:", "if False:"
                 ),
                 (f"{_BUNDLES}::test_a_changed_manifest_is_not_the_registered_bundle",),
+            ),
+            Mutant(
+                "altered-compiled-file",
+                rewritten("scoring.compiled.choose_engine", " or exc.code == ALTERED", ""),
+                (
+                    "tests/integration/workers/test_model_files.py::test_a_flipped_byte_stops_the_model_until_it_is_mended[middle-compiled]",
+                ),
+            ),
+        ),
+    ),
+    Row(
+        "another team's rows",
+        (
+            Mutant(
+                "row-level-security",
+                _SEES_ALL,
+                (
+                    f"{_API}/test_sight.py::test_no_object_of_another_team_is_shown_or_changed",
+                    f"{_API}/test_sight.py::test_no_list_holds_another_team_s",
+                ),
+            ),
+            Mutant(
+                "no-team-left-behind",
+                rewritten("db.sight._show", "if wanted is None or", "if not wanted or"),
+                ("tests/integration/db/test_sight.py::test_the_same_connection_never_keeps_a_team_for_the_next_caller",),
+            ),
+        ),
+    ),
+    Row(
+        "acts without a record",
+        (
+            Mutant(
+                "record-of-acts",
+                instead("api.models.audit", lambda *_, **__: None),
+                (f"{_API}/test_audit.py::test_each_act_is_recorded_once[of_models]",),
             ),
         ),
     ),
