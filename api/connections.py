@@ -21,6 +21,7 @@ from typing import Any, Final
 
 from gunicorn import util  # type: ignore[import-untyped]
 from gunicorn.errors import ConfigError  # type: ignore[import-untyped]
+from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
@@ -321,6 +322,13 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         del self._lingering[conn]
         self.poller.unregister(conn.sock)
         util.close(conn.sock)
+
+
+class QuietLogger(Logger):  # type: ignore[misc]
+    """gunicorn's logger without a line for each request: api.tracing writes one, and gunicorn would gather its own in vain."""
+
+    def access(self, *_: Any) -> None:
+        """Write nothing."""
 
 
 def _timeval(seconds: float) -> bytes:

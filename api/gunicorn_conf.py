@@ -34,6 +34,7 @@ worker_class = bounded_worker(
         rate=_settings.client_min_bytes_per_second,
     )
 )
+logger_class = "api.connections.QuietLogger"
 workers = _settings.workers
 threads = _settings.api_threads
 # Of one process: those of more are taken in the place of those that have sent nothing for longest.
