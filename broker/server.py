@@ -41,14 +41,14 @@ class Persistence:
 
 
 def make_redis(url: str, *, timeout_s: float) -> redis.Redis:
-    """Make a Redis client; every wait is bounded by `timeout_s`, and what a broken connection lost is tried once more."""
+    """Make a Redis client; every wait is bounded by `timeout_s`, and nothing is tried twice: a client may be waiting."""
     return redis.Redis.from_url(
         url,
         socket_timeout=timeout_s,
         socket_connect_timeout=timeout_s,
         socket_keepalive=True,
         health_check_interval=30,
-        retry=Retry(NoBackoff(), 1),
+        retry=Retry(NoBackoff(), 0),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import socket
 import uuid
 from typing import Any
 
@@ -13,6 +14,7 @@ from celery import Celery
 
 from broker import express
 from broker.hints import publish
+from broker.server import make_redis
 from db.hints import RequestsHint
 from schemas.messages import PREDICTIONS_QUEUE
 
@@ -62,11 +64,21 @@ def test_ids_go_as_strings(queue: redis.Redis) -> None:
 
 
 def test_a_connection_that_broke_costs_nothing(queue: redis.Redis, redis_url: str) -> None:
-    from broker.server import make_redis
-
     client = make_redis(redis_url, timeout_s=1)
     express.send(client, [1])
     queue.client_kill_filter(_type="normal", skipme=True)
     express.send(client, [2])
     assert queue.llen(PREDICTIONS_QUEUE) == 2
     client.close()
+
+
+def test_a_redis_that_does_not_answer_is_asked_once() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as frozen:
+        client = make_redis(f"redis://127.0.0.1:{frozen.getsockname()[1]}/0", timeout_s=0.2)
+        with pytest.raises(redis.RedisError):
+            express.send(client, [1])
+        frozen.setblocking(False)
+        frozen.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            frozen.accept()
+        client.close()
