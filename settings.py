@@ -96,9 +96,13 @@ class Settings:
     inline_max_bytes: int
     """Bodies up to this size are validated while the client waits; larger ones by a worker."""
     max_json_size_mb: int
+    max_json_values: int
+    """Values of a JSON body: each costs its place in memory, however few bytes it has."""
     max_request_size_mb: int
     max_decompressed_size_mb: int
     max_batch_rows: int
+    max_intake_memory_mb: int
+    """What reading an input may take of a worker's memory, or of the process that decodes a Parquet file."""
 
     rate_limit_requests_per_minute: int
     """Requests of a team; 0 sets no limit, as for the next two."""
@@ -146,7 +150,11 @@ class Settings:
 
     def input_bounds(self) -> dict[str, int]:
         """The bounds of one input, as `intake.slices.Limits` takes them; the API and the workers must hold to the same."""
-        return {"max_rows": self.max_batch_rows, "max_decompressed_bytes": self.max_decompressed_size_mb << 20}
+        return {
+            "max_rows": self.max_batch_rows,
+            "max_decompressed_bytes": self.max_decompressed_size_mb << 20,
+            "parquet_memory_bytes": self.max_intake_memory_mb << 20,
+        }
 
 
 class _Variables(Env):
@@ -272,8 +280,11 @@ def _limits(env: Env) -> dict[str, Any]:
     return {
         "inline_max_bytes": env.int("INLINE_MAX_BYTES", 1_048_576, validate=Range(0)),
         "max_json_size_mb": env.int("MAX_JSON_SIZE_MB", 32, validate=Range(1)),
+        "max_json_values": env.int("MAX_JSON_VALUES", 2_000_000, validate=Range(1)),
         "max_request_size_mb": env.int("MAX_REQUEST_SIZE_MB", 2_048, validate=Range(1)),
         "max_decompressed_size_mb": env.int("MAX_DECOMPRESSED_SIZE_MB", 8_192, validate=Range(1)),
+        # Below, the libraries that read files do not start.
+        "max_intake_memory_mb": env.int("MAX_INTAKE_MEMORY_MB", 2_048, validate=Range(512)),
         "max_batch_rows": env.int("MAX_BATCH_ROWS", 10_000_000, validate=Range(1, 2**31 - 1)),
     }
 

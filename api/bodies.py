@@ -100,7 +100,7 @@ def read_json(settings: Settings) -> object:
         raise UnsupportedMedia(f"Content-Type must be {JSON}.")
     with ExitStack() as stack:
         stream, _, _ = _spool(settings.max_json_size_mb << 20, stack)
-        return _parse(_inflated(stream, encoding_of_body(), settings))
+        return _parse(_inflated(stream, encoding_of_body(), settings), settings)
 
 
 def load(schema: Schema, given: object, *, where: str = "pointer") -> dict[str, Any]:
@@ -125,7 +125,7 @@ def _read_json(settings: Settings, encoding: str | None, schema: Schema, stack: 
     if request.args:
         raise Unprocessable("The options of a JSON body are its members, not query parameters.", code="invalid_parameters")
     stream, size, sha256 = _spool(settings.max_json_size_mb << 20, stack)
-    parsed = _parse(_inflated(stream, encoding, settings))
+    parsed = _parse(_inflated(stream, encoding, settings), settings)
     if not isinstance(parsed, dict):
         raise Unprocessable("The body must be a JSON object.", errors=[_whole_body("must be a JSON object")])
     try:
@@ -207,9 +207,10 @@ def _inflated(stream: BinaryIO, encoding: str | None, settings: Settings) -> byt
         raise MalformedRequest(exc.detail, code=exc.code) from exc
 
 
-def _parse(content: bytes) -> object:
+def _parse(content: bytes, settings: Settings) -> object:
     if not content.strip():
         raise MalformedRequest("The body is empty; it must be JSON.", code="malformed_json")
+    _refuse_values(content, settings.max_json_values)
     try:
         return json.loads(content.decode("utf-8-sig"))
     except UnicodeDecodeError as exc:
@@ -224,6 +225,20 @@ def _parse(content: bytes) -> object:
         raise MalformedRequest("The body holds a number of too many digits.", code="malformed_json") from exc
     except RecursionError:
         _refuse_depth()
+
+
+def _refuse_values(content: bytes, most: int) -> None:
+    """Refuse a body of too many values before any is made.
+
+    Each value but the first of its container follows a comma, so there are at most as many as commas and openings, and one.
+    Those within texts count as well: a body is refused for them only if it is no customers' at all.
+    """
+    if len(content) > most and sum(map(content.count, (b",", b"[", b"{"))) >= most:
+        raise BodyTooLarge(
+            f"The body holds more than {most:,} values, the limit (MAX_JSON_VALUES). Split it, or send a file as CSV, NDJSON or"
+            " Parquet.",
+            code="too_many_values",
+        )
 
 
 def _refuse_depth() -> NoReturn:

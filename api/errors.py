@@ -286,7 +286,8 @@ def _on_http(error: HTTPException) -> Response:
     response = error.get_response()
     status = error.code or response.status_code
     if isinstance(error, RequestEntityTooLarge):
-        return _on_ours(BodyTooLarge.of(request.max_content_length or 0))
+        is_form = request.mimetype == "multipart/form-data"
+        return _on_ours(_form_too_large() if is_form else BodyTooLarge.of(request.max_content_length or 0))
     if status < HTTPStatus.BAD_REQUEST:
         return Response(response.response, status, response.headers)
     code = HTTPStatus(status).phrase.lower().replace(" ", "_").replace("-", "_")
@@ -298,6 +299,14 @@ def _on_http(error: HTTPException) -> Response:
     kept = {name: value for name, value in response.headers.items() if name in ("Allow", "Retry-After", CHALLENGE)}
     detail = _NO_ROUTE if isinstance(error, NoRoute) and request.routing_exception is error else str(error.description)
     return problem(status, code, detail, headers=kept)
+
+
+def _form_too_large() -> BodyTooLarge:
+    """Werkzeug does not say which of a form's limits it was."""
+    return BodyTooLarge(
+        f"The form exceeds a limit: {request.max_content_length or 0:,} bytes in all, {request.max_form_parts or 0:,} parts, or"
+        f" {request.max_form_memory_size or 0:,} bytes of a field that is no file. Send the file as the body."
+    )
 
 
 def _parameters(messages: Mapping[str, Any]) -> Iterator[dict[str, Any]]:

@@ -45,7 +45,7 @@ def _check_footer(footer: Any, max_rows: int, max_bytes: int) -> None:
     if min(claimed) < 0 or footer.num_rows != sum(group.num_rows for group in groups):
         _refuse("not_parquet", "The footer contradicts itself: its row counts do not add up. Write the file again.")
     if footer.num_columns > _MAX_COLUMNS:
-        _refuse("unknown_column", f"The footer declares {footer.num_columns:,} columns.")
+        _refuse("too_many_columns", f"The footer declares {footer.num_columns:,} columns, above the limit of {_MAX_COLUMNS:,}.")
     if footer.num_rows > max_rows:
         _refuse("too_many_rows", f"The file has {footer.num_rows:,} rows, above {max_rows:,}. Split it into several batches.")
     n_bytes = sum(group.total_byte_size for group in groups)

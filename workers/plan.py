@@ -22,6 +22,7 @@ from intake.tally import Tally
 from schemas.states import OnError, Source
 from scoring.errors import DataError, Transient
 from workers import metrics
+from workers.memory import bounded_memory
 from workers.resources import Resources
 from workers.sources import matching_chunks, slices_of
 
@@ -31,6 +32,7 @@ _PROGRESS_S: Final = 1.0
 _SEARCH_S: Final = 1800.0
 """How long Postgres may look for the rows of a batch: a filter that few match reads a whole table before it says a word."""
 
+_TOO_LARGE: Final = "too_much_memory"
 _BACKOFF_S: Final = 2.0
 _LONGEST_BACKOFF_S: Final = 60.0
 
@@ -105,6 +107,9 @@ def validate_batch(resources: Resources, batch_id: str) -> None:
         log.info("batch validated", rows=plan.total, failed=plan.failed, chunks=plan.chunk_count)
     except FenceLost:
         log.warning("batch was cancelled or belongs to another planner")
+    except MemoryError:
+        log.warning("batch refused", code=_TOO_LARGE)
+        _refuse(resources, claim, DataError(_too_large(resources), code=_TOO_LARGE))
     except DataError as exc:
         log.info("batch refused", code=exc.code)
         _refuse(resources, claim, exc)
@@ -136,6 +141,7 @@ def _plan_rows(resources: Resources, claim: PlanClaim) -> Plan:
     batch = claim.batch
     progress = _Progress(resources, claim)
     with (
+        bounded_memory(resources.settings.max_intake_memory_mb << 20),
         resources.engine.begin() as conn,
         within(conn, _SEARCH_S),
         slices_of(resources.engine, conn, batch, resources.settings) as slices,
@@ -148,6 +154,13 @@ def _plan_rows(resources: Resources, claim: PlanClaim) -> Plan:
         _check(batch, plan)
         finish_plan(conn, claim, plan)
     return plan
+
+
+def _too_large(resources: Resources) -> str:
+    return (
+        f"reading the input takes more than {resources.settings.max_intake_memory_mb:,} MiB of memory (MAX_INTAKE_MEMORY_MB);"
+        " split it into several batches, or send it in another format"
+    )
 
 
 def _check(batch: Batch, plan: Plan) -> None:

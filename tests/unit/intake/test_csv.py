@@ -282,3 +282,8 @@ def test_a_fault_of_the_stream_comes_through_as_it_is() -> None:
 
     with pytest.raises(ConnectionResetError, match="went away"):
         list(read_file(Broken(), media_type=CSV))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("n", "code"), [(1_000, "duplicate_column"), (1_001, "too_many_columns")])
+def test_more_columns_than_anybody_needs_are_refused_as_such(n: int, code: str) -> None:
+    assert refusal(b",".join([b"a"] * n) + b"\n1\n").code == code

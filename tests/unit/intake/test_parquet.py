@@ -221,3 +221,7 @@ def test_categories_keep_the_order_of_the_declaration() -> None:
     for feature in FEATURES:
         if feature.kind is Kind.CATEGORY:
             assert tuple(piece.customers[feature.name].chunk(0).dictionary.to_pylist()) == feature.categories
+
+
+def test_more_columns_than_anybody_needs_are_refused_as_such() -> None:
+    assert refusal(file_of(pa.table({f"c{place}": [1] for place in range(1_001)}))).code == "too_many_columns"
