@@ -130,6 +130,9 @@ class Settings:
     max_backlog_customers: int
     max_open_batches: int
     """From so much waiting work on no further batch is accepted."""
+    max_open_batches_of_team: int
+    max_rows_of_team_a_day: int
+    """Rows of a team's batches that are scored in a day of UTC; 0 sets no limit, here and above."""
 
     webhook_secret: tuple[str, ...] = field(repr=False)
     """What signs the webhooks of a batch's callback_url, the newest first; empty means that callback_url is refused."""
@@ -315,6 +318,8 @@ def _ledger(env: Env) -> dict[str, Any]:
         "team_window": env.int("TEAM_WINDOW", 0, validate=Range(0)),
         "max_backlog_customers": env.int("MAX_BACKLOG_CUSTOMERS", 100_000_000, validate=Range(1)),
         "max_open_batches": env.int("MAX_OPEN_BATCHES", 2_000, validate=Range(1)),
+        "max_open_batches_of_team": env.int("MAX_OPEN_BATCHES_OF_TEAM", 500, validate=Range(0)),
+        "max_rows_of_team_a_day": env.int("MAX_ROWS_OF_TEAM_A_DAY", 100_000_000, validate=Range(0)),
     }
 
 

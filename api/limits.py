@@ -23,7 +23,9 @@ _FREE: Final = frozenset({"health", "health_v1", "docs", "docs_v1"})
 """Blueprints whose requests are not counted: a probe must be answered, and the description costs nothing."""
 _FREE_ENDPOINTS: Final = frozenset({"prometheus_metrics"})
 
-BATCH_ENDPOINTS: Final = frozenset({"batches.post_batch", "batches.post_validation", "batches.post_retry"})
+BATCH_ENDPOINTS: Final = frozenset(
+    {"batches.post_batch", "batches.post_validation", "batches.post_retry", "customers.post_import"}
+)
 """What reads or stores a whole batch."""
 
 _RESPONSE: Final = "TooManyRequests"

@@ -13,9 +13,10 @@ from sqlalchemy import Connection
 
 from api.auditing import audit
 from api.bodies import Body
-from api.errors import BacklogFull, MalformedRequest, Unprocessable
+from api.errors import BacklogFull, MalformedRequest, TooManyRequests, Unprocessable
 from api.inputs import Input, LaterInput, input_of
 from api.resources import Resources
+from db.allowance import Use, lock_use_of_team, use_of_team
 from db.audit import Act
 from db.backlog import measure_backlog
 from db.batches import Batch, NewBatch, get_own_batch, submit_batch
@@ -26,8 +27,12 @@ from db.models import current_version, get_model
 from db.retry import count_retryable
 from failpoints import Guard, Point, is_off, reach
 from schemas.states import Source
+from settings import Settings
 
 MAX_KEY_LENGTH: Final = 255
+
+_OPEN_BATCHES_S: Final = 30
+"""When it is worth to look whether a batch has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +68,7 @@ def submit(resources: Resources, body: Body, asking: Asking) -> Submitted:
         earlier = _replayed(resources, asking, body.sha256)
         if earlier is not None:
             return earlier
-        _check_backlog(resources)
+        _check_backlog(resources, asking.team)
         check_callback(resources, body.options)
         return _store(resources, input_of(resources, body, stack), body.options, body.sha256, asking)
 
@@ -84,7 +89,7 @@ def submit_retry(resources: Resources, parent_id: str, asking: Asking) -> Submit
     earlier = _replayed(resources, asking, fingerprint)
     if earlier is not None:
         return earlier
-    _check_backlog(resources)
+    _check_backlog(resources, asking.team)
     with resources.engine.connect() as conn:
         parent = get_own_batch(conn, parent_id, team=asking.team)
         if not parent.is_final:
@@ -148,7 +153,7 @@ def _replayed(resources: Resources, asking: Asking, sha256: str) -> Submitted | 
         return None if batch_id is None else Submitted(get_own_batch(conn, batch_id, team=asking.team), replayed=True)
 
 
-def _check_backlog(resources: Resources) -> None:
+def _check_backlog(resources: Resources, team: str) -> None:
     """Refuse a batch while too much waits; whatever its own size, or a large one could never be accepted.
 
     Submits that look at the same moment may all pass, no more of them than the API has threads: a bound that were exact would
@@ -157,6 +162,8 @@ def _check_backlog(resources: Resources) -> None:
     most = resources.settings
     with each_alone(resources.overseer) as conn:
         waiting = measure_backlog(conn)
+        use = use_of_team(conn, team)
+    _check_use(resources.settings, use, one_more=1)
     if waiting.customers < most.max_backlog_customers and waiting.batches < most.max_open_batches:
         return
     raise BacklogFull(
@@ -164,6 +171,30 @@ def _check_backlog(resources: Resources) -> None:
         f" from {most.max_backlog_customers:,} customers or {most.max_open_batches:,} batches on. What was accepted goes on;"
         " try again later."
     )
+
+
+def _check_use(settings: Settings, use: Use, *, one_more: int) -> None:
+    """Refuse a batch that its team has no allowance for: at once by what is there, and again by what it has itself.
+
+    Raises
+    ------
+    TooManyRequests
+    """
+    batches, rows = settings.max_open_batches_of_team, settings.max_rows_of_team_a_day
+    if batches and use.open_batches + one_more > batches:
+        raise TooManyRequests(
+            f"A team may have {batches:,} batches that have not ended (MAX_OPEN_BATCHES_OF_TEAM). Wait for one to end, or"
+            " cancel one.",
+            code="too_many_open_batches",
+            retry_after_s=_OPEN_BATCHES_S,
+        )
+    if rows and use.rows + one_more > rows:
+        raise TooManyRequests(
+            f"A team may have {rows:,} rows a day (UTC) scored in batches (MAX_ROWS_OF_TEAM_A_DAY), and with this batch has"
+            f" {use.rows:,} or more. Send it tomorrow, or fewer rows.",
+            code="daily_rows_exceeded",
+            retry_after_s=use.day_ends_in_s,
+        )
 
 
 def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, asking: Asking) -> Submitted:
@@ -176,6 +207,7 @@ def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256
             what.store(conn, batch_id)
             act = Act.BATCH_RETRIED if what.source is Source.RETRY else Act.BATCH_SUBMITTED
             audit(conn, act, batch_id, source=what.source)
+            _check_use(resources.settings, lock_use_of_team(conn, asking.team, batch_id), one_more=0)
             batch = get_own_batch(conn, batch_id, team=asking.team)
             if is_off(Guard.DURABLE_SUBMIT):
                 do_not_wait_for_disk(conn)

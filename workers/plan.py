@@ -11,6 +11,7 @@ from typing import Final
 import structlog
 from sqlalchemy import Connection
 
+from db.allowance import lock_use_of_team
 from db.batches import Batch
 from db.engine import within
 from db.errors import FenceLost
@@ -134,6 +135,7 @@ def _plan_matching(resources: Resources, claim: PlanClaim) -> Plan:
             chunks = matching_chunks(conn, claim.batch, chunk_rows=resources.settings.chunk_rows, on_ids=progress.say)
         plan = Plan(sum(chunk.n_rows for chunk in chunks), 0, store_chunks(conn, batch_id, chunks), {}, {})
         finish_plan(conn, claim, plan)
+        _check_rows_of_day(resources, conn, claim)
     return plan
 
 
@@ -153,7 +155,19 @@ def _plan_rows(resources: Resources, claim: PlanClaim) -> Plan:
         plan = Plan(tally.total, tally.failed, chunk_count, tally.errors, tally.warnings)
         _check(batch, plan)
         finish_plan(conn, claim, plan)
+        _check_rows_of_day(resources, conn, claim)
     return plan
+
+
+def _check_rows_of_day(resources: Resources, conn: Connection, claim: PlanClaim) -> None:
+    """Refuse a batch whose rows are more than its team has left of the day: known only now that they are counted."""
+    most = resources.settings.max_rows_of_team_a_day
+    if most and lock_use_of_team(conn, claim.batch.team, claim.batch.batch_id).rows > most:
+        raise DataError(
+            f"with this batch its team would have more than {most:,} rows of one day (UTC) scored in batches"
+            " (MAX_ROWS_OF_TEAM_A_DAY), so nothing was scored; submit it again tomorrow, or fewer rows",
+            code="daily_rows_exceeded",
+        )
 
 
 def _too_large(resources: Resources) -> str:
