@@ -89,13 +89,14 @@ def parquet_of(**column: pa.Array) -> bytes:
 
 HEAD = as_csv([])
 ROW = as_csv([customer()]).splitlines(keepends=True)[1]
+_TOO_LARGE = "decompressed_too_large"
 BOMBS = {
     "csv of one line": (CSV, "gzip", lambda: bomb(b"a", lines=1_000 * MB, head=HEAD), 422, "cell_too_large"),
     "csv of rows": (CSV, "gzip", lambda: bomb(ROW, lines=40 * MB // len(ROW), head=HEAD), 422, "decompressed_too_large"),
     "csv of blanks": (CSV, "gzip", lambda: bomb(b"\n", lines=1_000 * MB, head=HEAD + ROW), 422, "decompressed_too_large"),
     "a header without end": (CSV, None, lambda: b"a," * 20_000 + b"\n", 422, "too_many_columns"),
     "ndjson of one line": (NDJSON, "gzip", lambda: bomb(b"[", lines=1_000 * MB), 422, "cell_too_large"),
-    "parquet of one cell": (PARQUET, None, lambda: parquet_of(gender=pa.array(["x" * 90_000_000])), 422, "cell_too_large"),
+    "parquet of one cell": (PARQUET, None, lambda: parquet_of(gender=pa.array(["x" * 90_000_000])), 422, _TOO_LARGE),
     "json of empty lists": (JSON, "gzip", lambda: bomb(b"[],", lines=8 * MB, head=b'{"customers":['), 413, "too_many_values"),
     "json of lists in lists": (JSON, None, lambda: b"[" * 1_000_000, 400, "malformed_json"),
     "json of digits": (JSON, None, lambda: b'{"customer_ids":[' + b"9" * 10 * MB, 400, "malformed_json"),
