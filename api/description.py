@@ -13,6 +13,7 @@ from typing import Any, Final
 from api.media import MULTIPART
 from api.nouns import MEDIA_TYPE_PROBLEM
 from schemas.paths import PREFIX
+from schemas.submit import INPUTS
 
 _ANYWHERE: Final = {
     "400": "The request cannot be read, or is for another host.",
@@ -44,6 +45,7 @@ _NAMES: Final = {
     ("put", f"{PREFIX}/customers/{{customer_id}}", "201"): ("customer_id", "/customer_id"),
     ("post", f"{PREFIX}/webhooks", "201"): ("webhook_id", "/webhook_id"),
     ("get", f"{PREFIX}/webhooks/{{webhook_id}}/deliveries", "200"): ("delivery_id", "/deliveries/0/delivery_id"),
+    ("post", f"{PREFIX}/keys", "201"): ("key_id", "/key_id"),
     ("get", f"{PREFIX}/models", "200"): ("version", "/models/0/version"),
 }
 
@@ -60,6 +62,7 @@ def complete(description: dict[str, Any]) -> dict[str, Any]:
     for (method, path, status), (name, pointer) in _NAMES.items():
         described = description["paths"][path][method]["responses"][status]
         described["links"] = dict(_links(description, name, f"$response.body#{pointer}"))
+    description["components"]["schemas"]["Submit"]["oneOf"] = [{"required": [each]} for each in INPUTS]
     description["components"]["responses"].pop("DEFAULT_ERROR", None)
     return description
 

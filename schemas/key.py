@@ -7,8 +7,8 @@ from typing import Any, Final
 from marshmallow import RAISE, Schema, ValidationError, fields
 from marshmallow.validate import Length, Range
 
-from schemas.batch import MAX_PAGE
-from schemas.scopes import MAX_NAME, Scope, is_team
+from schemas.batch import CURSOR, MAX_PAGE
+from schemas.scopes import MAX_NAME, TEAM_PATTERN, Scope, is_team
 
 DEFAULT_OVERLAP_S: Final = 86_400
 MAX_OVERLAP_S: Final = 30 * 86_400
@@ -49,8 +49,15 @@ class NewKeySchema(Schema):
         validate=[Length(1, 100), _check_printable],
         metadata={"description": "Who or what uses it, for people.", "example": "nightly export"},
     )
-    scopes = fields.List(fields.Enum(Scope, by_value=True), required=True, validate=[Length(min=1), _check_scopes])
-    team = fields.String(validate=check_team, metadata={"description": "Whose key it is; the caller's team by default."})
+    scopes = fields.List(
+        fields.Enum(Scope, by_value=True),
+        required=True,
+        validate=[Length(min=1), _check_scopes],
+        metadata={"uniqueItems": True},
+    )
+    team = fields.String(
+        validate=check_team, metadata={"description": "Whose key it is; the caller's team by default.", "pattern": TEAM_PATTERN}
+    )
     expires_in = fields.Integer(
         validate=Range(1, MAX_LIFETIME_S), metadata={"description": "Seconds until it ends by itself; never by default."}
     )
@@ -102,9 +109,11 @@ class KeyPageSchema(Schema):
 class KeyListQuerySchema(Schema):
     """Which keys, and which page of them."""
 
-    team = fields.String(validate=check_team, metadata={"description": "Only this team's; all teams' by default."})
+    team = fields.String(
+        validate=check_team, metadata={"description": "Only this team's; all teams' by default.", "pattern": TEAM_PATTERN}
+    )
     limit = fields.Integer(load_default=50, validate=Range(1, MAX_PAGE))
-    cursor = fields.String(metadata={"description": "next_cursor of the page before."})
+    cursor = fields.String(metadata=CURSOR)
 
 
 class KeyRotationQuerySchema(Schema):

@@ -12,6 +12,8 @@ DEFAULT_TEAM: Final = "default"
 MAX_NAME: Final = 50
 
 _TEAM: Final = re.compile(rf"[A-Za-z0-9][A-Za-z0-9._-]{{0,{MAX_NAME - 1}}}")
+TEAM_PATTERN: Final = rf"^{_TEAM.pattern}(?![\s\S])"
+"""What OpenAPI says of a team's name; the end is that of the text in Python's and in JavaScript's syntax alike."""
 
 
 class Scope(StrEnum):

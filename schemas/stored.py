@@ -40,7 +40,9 @@ class ImportOptionsSchema(Schema):
 class ImportBodySchema(ImportOptionsSchema):
     """An import as one JSON body."""
 
-    customers = RowsField(required=True, metadata={"type": "array", "items": {"$ref": "#/components/schemas/Customer"}})
+    customers = RowsField(
+        required=True, metadata={"type": "array", "minItems": 1, "items": {"$ref": "#/components/schemas/Customer"}}
+    )
 
 
 class ImportSchema(Schema):

@@ -18,7 +18,7 @@ MAX_EXPIRY_S: Final = 30 * 86_400
 
 _ALIASES: Final = {"processing_priority": "priority", "notification_webhook": "callback_url"}
 _UNSUPPORTED: Final = ("explain",)
-_INPUTS: Final = ("customers", "customer_ids", "filter")
+INPUTS: Final = ("customers", "customer_ids", "filter")
 
 # `(?![\s\S])` is the end of the text in Python's and in JavaScript's syntax alike; `$` would let a newline pass.
 _BATCH_ID: Final = Regexp(
@@ -160,6 +160,7 @@ class SubmitSchema(OptionsSchema):
         metadata={
             "description": "Customers in full; each becomes the latest row of its customer.",
             "type": "array",
+            "minItems": 1,
             "items": {"$ref": "#/components/schemas/Customer"},
         }
     )
@@ -167,7 +168,8 @@ class SubmitSchema(OptionsSchema):
         metadata={
             "description": "Ids of stored customers.",
             "type": "array",
-            "items": {"type": "string", "maxLength": 50},
+            "minItems": 1,
+            "items": {"type": "string", "maxLength": 50, "pattern": r"\S"},
             "example": ["C-000123", "C-000124"],
         }
     )
@@ -183,7 +185,7 @@ class SubmitSchema(OptionsSchema):
 
     @validates_schema(skip_on_field_errors=True)
     def _check_inputs(self, given: Mapping[str, Any], **_: Any) -> None:
-        found = [name for name in _INPUTS if name in given]
+        found = [name for name in INPUTS if name in given]
         if len(found) != 1:
             said = f"not {' and '.join(found)} together" if found else "none was given"
-            raise ValidationError(f"Give exactly one of {', '.join(_INPUTS)}; {said}.")
+            raise ValidationError(f"Give exactly one of {', '.join(INPUTS)}; {said}.")

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Final
 
+from sqlalchemy.exc import IntegrityError
+
 from tests.security.mutants import Mutant, both, instead, rewritten
 
 _API: Final = "tests/integration/api"
@@ -71,6 +73,11 @@ TABLE: Final = (
         "scopes",
         (
             Mutant(
+                "key-on-every-route",
+                rewritten("api.auth._is_open", "request.endpoint is None or", "True or"),
+                (f"{_ACCESS}::test_every_route_without_a_key_is_401",),
+            ),
+            Mutant(
                 "scope-of-a-route",
                 rewritten("api.auth.Guard.authorise", "if needed not in caller().scopes:", "if False:"),
                 (f"{_ACCESS}::test_every_route_with_every_scope_but_its_own_is_403",),
@@ -100,6 +107,12 @@ TABLE: Final = (
                 rewritten("api.auth._bearer_of", "if known.is_expired:", "if False:"),
                 (f"{_KEYS}::test_both_keys_work_while_one_replaces_the_other",),
             ),
+            Mutant(
+                "no-secret-kept",
+                instead("schemas.key_text.KeyText.sha256", property(lambda key: key.secret.encode())),
+                ("tests/integration/db/test_keys.py::test_a_dump_holds_no_secret",),
+                by=(IntegrityError,),  # its column takes a digest of 32 bytes alone
+            ),
         ),
     ),
     Row(
@@ -113,6 +126,11 @@ TABLE: Final = (
                     'algorithms=["RS256", "RS384", "RS512", "PS256"]',
                 ),
                 (f"{_TOKENS}::test_only_the_one_algorithm_is_taken_even_with_the_right_key",),
+            ),
+            Mutant(
+                "signature",
+                rewritten("api.tokens.Tokens._claims", 'options={"require"', 'options={"verify_signature": False, "require"'),
+                (f"{_TOKENS}::test_a_strangers_signature_is_refused",),
             ),
             Mutant(
                 "headers-that-bring-keys",
@@ -154,6 +172,11 @@ TABLE: Final = (
                     "    limit_bytes <<= 1\n",
                 ),
                 (f"{_API}/test_submit.py::TestRefusals::test_a_body_one_byte_above_its_limit",),
+            ),
+            Mutant(
+                "requests-a-minute",
+                rewritten("api.limits._check", "if not standing.is_within:", "if False:"),
+                (f"{_API}/test_limits.py::TestRequests::test_the_last_one_passes_and_the_next_is_told_when_to_come_back",),
             ),
         ),
     ),
