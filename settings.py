@@ -7,6 +7,7 @@ This module alone reads the environment (and a `.env` file beside it); factories
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,7 +17,15 @@ from environs import Env, EnvValidationError
 from marshmallow import ValidationError
 from marshmallow.validate import Length, OneOf, Range
 
-from schemas.secrets import FEWEST_BYTES, FEWEST_SECRET_BYTES, MOST_BYTES, is_guessable, is_secret
+from schemas.secrets import (
+    FEWEST_BYTES,
+    FEWEST_SECRET_BYTES,
+    MOST_BYTES,
+    is_guessable,
+    is_sealing_key,
+    is_secret,
+)
+from schemas.targets import Targets, networks_of
 
 ENV_FILE: Final = Path(__file__).with_name(".env")
 
@@ -25,6 +34,10 @@ RESERVED: Final = ("MODEL_DRIFT_THRESHOLD",)
 
 _POSTGRES_SCHEMES: Final = ("postgresql://", "postgres://", "postgresql+psycopg2://")
 _REDIS_SCHEMES: Final = ("redis://", "rediss://", "unix://")
+_LOOPBACK: Final = "127.0.0.1"
+_THIS_MACHINE: Final = frozenset({_LOOPBACK, "::1", "localhost"})
+_FEWEST_TOKEN_LETTERS: Final = 16
+_ORIGIN: Final = re.compile(r"https?://([a-z0-9._-]+|\[[0-9a-f:]+\])(:[0-9]{1,5})?")
 _POSITIVE: Final = Range(min=0, min_inclusive=False)
 
 
@@ -49,6 +62,10 @@ class Settings:
     cors_origins: tuple[str, ...]
     trusted_hosts: tuple[str, ...]
     """Host names that the API answers to; empty means any."""
+    trusted_proxies: int
+    """How many proxies stand before the API, each of which adds its word to X-Forwarded-For, -Proto and -Host."""
+    hsts_seconds: int
+    """How long browsers that came by TLS are to come by nothing else; 0 does not say so."""
 
     require_api_key: bool
     """Whether every route that is not public wants a key or token; without, everybody may do anything as the default team."""
@@ -136,11 +153,25 @@ class Settings:
 
     webhook_secret: tuple[str, ...] = field(repr=False)
     """What signs the webhooks of a batch's callback_url, the newest first; empty means that callback_url is refused."""
+    webhook_encryption_key: tuple[str, ...] = field(repr=False)
+    """What the secrets of registered receivers are stored under, the newest first; empty means as they are."""
     webhook_timeout_seconds: float
     webhook_retry_attempts: int
     """How often a webhook is sent at most."""
+    webhook_allow_private: str
+    """Networks that webhooks may be sent to though they are not global; see schemas.targets."""
+    webhook_allow_http: bool | None
+    """Whether webhooks may go without TLS; None: anywhere but in production."""
+    webhook_ca_file: Path | None
+    """Certificates of authorities that webhooks trust beside the public ones."""
 
     prometheus_multiproc_dir: str
+    metrics_host: str
+    metrics_port: int
+    """A port of the API that shows its metrics and nothing else; 0 means none."""
+    metrics_token: str = field(repr=False)
+    """What whoever reads metrics has to send as Authorization: Bearer; blank means nothing."""
+    worker_metrics_host: str
     worker_metrics_port: int
     worker_niceness: int
     """How far a worker's processes stand back for others on their machine: 0 not at all, 19 as far as they can."""
@@ -158,6 +189,11 @@ class Settings:
             "max_decompressed_bytes": self.max_decompressed_size_mb << 20,
             "parquet_memory_bytes": self.max_intake_memory_mb << 20,
         }
+
+    def webhook_targets(self) -> Targets:
+        """Where webhooks may be sent; the API asks when one is registered, the worker each time it sends one."""
+        allow_http = self.environment != "production" if self.webhook_allow_http is None else self.webhook_allow_http
+        return Targets(networks_of(self.webhook_allow_private), allow_http)
 
 
 class _Variables(Env):
@@ -228,8 +264,10 @@ def _server(env: Env) -> dict[str, Any]:
         "api_threads": env.int("API_THREADS", 16, validate=Range(1, 1_000)),
         "log_level": env.str("LOG_LEVEL", "INFO", validate=OneOf(("DEBUG", "INFO", "WARNING", "ERROR"))),
         "log_format": env.str("LOG_FORMAT", "json", validate=OneOf(("json", "console"))),
-        "cors_origins": _names(env, "CORS_ORIGINS"),
+        "cors_origins": _names(env, "CORS_ORIGINS", validate=_are_origins),
         "trusted_hosts": _names(env, "TRUSTED_HOSTS"),
+        "trusted_proxies": env.int("TRUSTED_PROXIES", 0, validate=Range(0, 10)),
+        "hsts_seconds": env.int("HSTS_SECONDS", 31_536_000, validate=Range(0)),
     }
 
 
@@ -326,14 +364,22 @@ def _ledger(env: Env) -> dict[str, Any]:
 def _webhooks(env: Env) -> dict[str, Any]:
     return {
         "webhook_secret": _names(env, "WEBHOOK_SECRET", validate=_are_secrets),
+        "webhook_encryption_key": _names(env, "WEBHOOK_ENCRYPTION_KEY", validate=_are_keys),
         "webhook_timeout_seconds": env.float("WEBHOOK_TIMEOUT_SECONDS", 10.0, validate=Range(0, 60, min_inclusive=False)),
         "webhook_retry_attempts": env.int("WEBHOOK_RETRY_ATTEMPTS", 10, validate=Range(1, 20)),
+        "webhook_allow_private": env.str("WEBHOOK_ALLOW_PRIVATE", "", validate=_are_networks),
+        "webhook_allow_http": env.bool("WEBHOOK_ALLOW_HTTP", None),
+        "webhook_ca_file": env.path("WEBHOOK_CA_FILE", None, validate=_is_file),
     }
 
 
 def _metrics(env: Env) -> dict[str, Any]:
     return {
         "prometheus_multiproc_dir": env.str("PROMETHEUS_MULTIPROC_DIR", ""),
+        "metrics_host": env.str("METRICS_HOST", _LOOPBACK),
+        "metrics_port": env.int("METRICS_PORT", 0, validate=Range(0, 65_535)),
+        "metrics_token": env.str("METRICS_TOKEN", "", validate=_is_token),
+        "worker_metrics_host": env.str("WORKER_METRICS_HOST", _LOOPBACK),
         "worker_metrics_port": env.int("WORKER_METRICS_PORT", 0, validate=Range(0, 65_535)),
         "worker_niceness": env.int("WORKER_NICENESS", 0, validate=Range(0, 19)),
     }
@@ -374,6 +420,34 @@ def _is_header_for_keys(name: str) -> None:
         )
 
 
+def _are_origins(text: str) -> None:
+    for part in _parts(text):
+        if not _ORIGIN.fullmatch(part):
+            raise ValidationError(f"{part!r} is no origin such as https://app.example: small letters, no path, and no *.")
+
+
+def _is_token(text: str) -> None:
+    if text and (len(text) < _FEWEST_TOKEN_LETTERS or not (text.isascii() and text.isprintable()) or " " in text):
+        raise ValidationError(f"Must be {_FEWEST_TOKEN_LETTERS} or more letters and digits.")
+
+
+def _are_keys(text: str) -> None:
+    if not all(is_sealing_key(part) for part in _parts(text)):
+        raise ValidationError("Must be the base64 of 32 random bytes; several, the newest first, with commas between.")
+
+
+def _are_networks(text: str) -> None:
+    try:
+        networks_of(text)
+    except ValueError as exc:
+        raise ValidationError(f"Must be true, or networks such as 10.0.0.0/8 with commas between: {exc}.") from None
+
+
+def _is_file(path: Path | None) -> None:
+    if path is not None and not path.is_file():
+        raise ValidationError("There is no such file.")
+
+
 def _begins_with(schemes: tuple[str, ...]) -> Callable[[str], None]:
     """A check of a URL by its scheme that does not echo the URL: it may hold a password."""
 
@@ -392,6 +466,13 @@ def _disagreements(values: Mapping[str, Any]) -> list[str]:
         faults.append(
             "  LOW_RISK_THRESHOLD < MEDIUM_RISK_THRESHOLD < HIGH_RISK_THRESHOLD: set all three, in this order between 0 and 1"
         )
+    for whose in ("", "worker_"):
+        host, port = values[f"{whose}metrics_host"], values[f"{whose}metrics_port"]
+        if port and host not in _THIS_MACHINE and not values["metrics_token"]:
+            name = f"{whose.upper()}METRICS_HOST"
+            faults.append(f"  {name}: {host} shows the metrics to the network; set METRICS_TOKEN, or leave it at {_LOOPBACK}")
+    if values["metrics_port"] and values["metrics_port"] == values["port"]:
+        faults.append("  METRICS_PORT: is PORT, at which metrics want a token; choose another, or leave it blank")
     if values["failpoints"] and values["environment"] != "testing":
         faults.append(
             f"  FAILPOINTS: breaks the product on purpose, so never with ENVIRONMENT={values['environment']}; unset it"

@@ -16,6 +16,7 @@ from api.bodies import Body
 from api.errors import BacklogFull, MalformedRequest, TooManyRequests, Unprocessable
 from api.inputs import Input, LaterInput, input_of
 from api.resources import Resources
+from api.targets import check_target
 from db.allowance import Use, lock_use_of_team, use_of_team
 from db.audit import Act
 from db.backlog import measure_backlog
@@ -131,18 +132,21 @@ def check_key(key: str | None) -> str | None:
 
 
 def check_callback(resources: Resources, options: Mapping[str, Any]) -> None:
-    """Refuse a callback_url that nothing could sign for.
+    """Refuse a callback_url that nothing could sign for, or that nothing may be sent to.
 
     Raises
     ------
     Unprocessable
     """
-    if "callback_url" in options and not resources.settings.webhook_secret:
+    if "callback_url" not in options:
+        return
+    if not resources.settings.webhook_secret:
         said = "callback_url needs WEBHOOK_SECRET, which signs what is sent to it, and which is not set on this server."
         fault = {"parameter": "callback_url", "code": "callback_unsigned", "message": said}
         raise Unprocessable(
             f"{said} Set it, or register a receiver with POST /webhooks.", code="callback_unsigned", errors=[fault]
         )
+    check_target(resources.settings, options["callback_url"], named="callback_url")
 
 
 def _replayed(resources: Resources, asking: Asking, sha256: str) -> Submitted | None:

@@ -15,6 +15,7 @@ from api.errors import Unprocessable
 from api.nouns import Noun, headers
 from api.paging import after, page_of
 from api.resources import resources
+from api.targets import check_target
 from db.audit import Act
 from db.deliveries import Delivery, deliveries_of_batch, deliveries_of_endpoint, get_delivery, send_anew
 from db.engine import each_alone
@@ -28,7 +29,7 @@ from db.webhooks import (
     rotate_secret,
 )
 from schemas.paths import webhook_path
-from schemas.secrets import new_secret
+from schemas.secrets import Vault, new_secret
 from schemas.webhook import (
     DeliveryListQuerySchema,
     DeliveryPageSchema,
@@ -55,14 +56,14 @@ def post_webhook() -> Response:
     """Register a receiver; the answer holds its secret, which is never shown again."""
     given, secret = load(NewWebhookSchema(), read_json(resources().settings)), new_secret()
     team = caller().team
+    kept = {"events": given["events"], "description": given["description"], "secret": _sealed(secret)}
+    check_target(resources().settings, given["url"], named="url")
     with resources().engine.begin() as conn:
         if len(list_endpoints(conn, team=team, limit=_MOST_ENDPOINTS)) == _MOST_ENDPOINTS:
             raise Unprocessable(
                 f"There are {_MOST_ENDPOINTS} webhooks already, which is the most; delete one first.", code="too_many_webhooks"
             )
-        made = add_endpoint(
-            conn, given["url"], team=team, events=given["events"], description=given["description"], secret=secret
-        )
+        made = add_endpoint(conn, given["url"], team=team, **kept)
         audit(conn, Act.WEBHOOK_ADDED, made.endpoint_id)
     answer = jsonify({**webhook_answer(made), "secret": secret})
     answer.status_code = 201
@@ -109,7 +110,9 @@ def post_rotation(query: dict[str, Any], webhook_id: str) -> Response:
     """Give a receiver a new secret; the old one signs as well until the overlap is over."""
     secret = new_secret()
     with resources().engine.begin() as conn:
-        changed = rotate_secret(conn, webhook_id, team=caller().team, secret=secret, overlap_s=query["overlap_seconds"])
+        changed = rotate_secret(
+            conn, webhook_id, team=caller().team, secret=_sealed(secret), overlap_s=query["overlap_seconds"]
+        )
         audit(conn, Act.WEBHOOK_ROTATED, webhook_id)
     return jsonify({**webhook_answer(changed), "secret": secret})
 
@@ -165,6 +168,10 @@ def post_redelivery(delivery_id: str) -> Response:
         audit(conn, Act.WEBHOOK_SENT_ANEW, delivery_id)
     answer.status_code = 202
     return answer
+
+
+def _sealed(secret: str) -> str:
+    return Vault(resources().settings.webhook_encryption_key).seal(secret)
 
 
 def _bounds(query: dict[str, Any]) -> dict[str, Any]:

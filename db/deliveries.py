@@ -58,7 +58,7 @@ class DeliveryClaim:
     tries : int
         Which attempt this is since the delivery was made, or asked for anew.
     secrets : tuple of str
-        What signs it, the newest first; empty where the receiver is the batch's callback_url.
+        What signs it, as stored, the newest first; empty where the receiver is the batch's callback_url.
     """
 
     delivery_id: str

@@ -1,10 +1,17 @@
-"""Secrets that sign: webhooks', in the form of Standard Webhooks (`whsec_` and the base64 of random bytes), and tokens'."""
+"""Secrets that sign: webhooks', in the form of Standard Webhooks (`whsec_` and the base64 of random bytes), and tokens'.
+
+A webhook's signature needs the secret itself, so it cannot be stored as a hash. It is stored encrypted (Fernet: AES-128-CBC and
+HMAC-SHA256) under a key that the database does not hold, so that a dump of it signs nothing.
+"""
 
 from __future__ import annotations
 
 import base64
 import secrets
+from collections.abc import Iterable
 from typing import Final
+
+from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
 _PREFIX: Final = "whsec_"
 _NEW_BYTES: Final = 32
@@ -18,6 +25,62 @@ FEWEST_SECRET_BYTES: Final = 32
 
 _TELLTALE: Final = ("change", "secret", "default", "example", "password", "insecure", "12345")
 _FEWEST_DISTINCT: Final = 12
+
+
+_SEALED: Final = "fernet:"
+
+
+class SecretSealed(ValueError):
+    """A stored secret is encrypted under a key that this process does not have."""
+
+
+class Vault:
+    """Encrypts secrets to be stored, and decrypts stored ones; without a key it passes them on as they are.
+
+    Parameters
+    ----------
+    keys : iterable of str
+        The newest first: it encrypts, and each of them decrypts. Secrets that were stored before there was a key can be read
+        with any.
+    """
+
+    def __init__(self, keys: Iterable[str]) -> None:
+        held = [Fernet(key) for key in keys]
+        self._fernet = MultiFernet(held) if held else None
+
+    def seal(self, secret: str) -> str:
+        """A secret as it is to be stored."""
+        return secret if self._fernet is None else _SEALED + self._fernet.encrypt(secret.encode()).decode()
+
+    def unseal(self, stored: str) -> str:
+        """A secret as it was before it was stored.
+
+        Raises
+        ------
+        SecretSealed
+        """
+        if not stored.startswith(_SEALED):
+            return stored
+        try:
+            if self._fernet is not None:
+                return self._fernet.decrypt(stored.removeprefix(_SEALED)).decode()
+        except InvalidToken:
+            pass
+        raise SecretSealed("WEBHOOK_ENCRYPTION_KEY does not hold the key under which the webhook's secret was stored")
+
+
+def new_sealing_key() -> str:
+    """A key to encrypt stored secrets under."""
+    return Fernet.generate_key().decode()
+
+
+def is_sealing_key(text: str) -> bool:
+    """Whether a text is such a key."""
+    try:
+        Fernet(text)
+    except ValueError:
+        return False
+    return True
 
 
 def new_secret() -> str:

@@ -10,6 +10,7 @@ from marshmallow.validate import Length, Range
 
 from schemas.batch import CURSOR, MAX_PAGE
 from schemas.states import BatchStatus, DeliveryState, WebhookEvent
+from schemas.targets import TargetRefused, host_of
 
 MAX_URL_LENGTH: Final = 2_048
 DEFAULT_OVERLAP_S: Final = 86_400
@@ -29,15 +30,10 @@ def check_webhook_url(url: str) -> None:
     if not url.isascii() or not url.isprintable() or " " in url:
         raise ValidationError("Must be ASCII without spaces: percent-encode the path, and write the host in Punycode.")
     try:
-        parts = urlsplit(url)
-        port = parts.port
-    except ValueError:
-        raise ValidationError("Must be a URL such as https://example.com/hook.") from None
-    if parts.scheme not in ("http", "https") or not parts.hostname or port == 0:
-        raise ValidationError("Must be an http or https URL with a host, such as https://example.com/hook.")
-    if parts.username is not None or parts.password is not None:
-        raise ValidationError("Must hold no user or password: webhooks are signed instead.")
-    if parts.fragment:
+        host_of(url)
+    except TargetRefused as exc:
+        raise ValidationError(str(exc)) from None
+    if urlsplit(url).fragment:
         raise ValidationError("Must have no fragment: it would not be sent.")
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
@@ -47,6 +48,7 @@ class Receiver:
     """What a test sees of the server; `answer` chooses the reply to each request."""
 
     url: str = ""
+    port: int = 0
     answer: Callable[[Received], Reply] = lambda _: Reply()
     received: list[Received] = field(default_factory=list)
     sent_bytes: int = 0
@@ -100,11 +102,14 @@ class _Handler(BaseHTTPRequestHandler):
 
 
 @contextmanager
-def receiving() -> Iterator[Receiver]:
-    """Run a receiver on a free port of the loopback interface."""
+def receiving(*, address: str = "127.0.0.1", port: int = 0, tls: ssl.SSLContext | None = None) -> Iterator[Receiver]:
+    """Run a receiver on a port of the loopback interface, a free one unless it is given."""
     receiver = Receiver()
-    server = ThreadingHTTPServer(("127.0.0.1", 0), type("Handler", (_Handler,), {"receiver": receiver}))
-    receiver.url = f"http://127.0.0.1:{server.server_address[1]}"
+    server = ThreadingHTTPServer((address, port), type("Handler", (_Handler,), {"receiver": receiver}))
+    if tls is not None:
+        server.socket = tls.wrap_socket(server.socket, server_side=True)
+    receiver.port = server.server_address[1]
+    receiver.url = f"{'https' if tls else 'http'}://{address}:{receiver.port}"
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02})
     thread.start()
     try:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from typing import Final, Protocol
 
 import structlog
@@ -19,10 +20,12 @@ from db.engine import make_engine
 from db.errors import DatabaseUnavailable, FenceLost
 from db.sight import EVERY_TEAM
 from db.webhooks import disable_endpoint
+from schemas.secrets import SecretSealed, Vault
 from schemas.states import DeliveryState
 from settings import Settings
 from workers import metrics
 from workers.outgoing import Answer, NoAnswer, post
+from workers.pinned import pinned
 from workers.signing import body_of, signed_headers
 
 FIRST_PAUSE_S: Final = 5.0
@@ -52,7 +55,7 @@ class Courier:
     settings: Settings
     engine: Engine
     producer: Celery
-    post: Post = post
+    post: Post
 
     def close(self) -> None:
         """Give the connections back."""
@@ -80,7 +83,8 @@ class Outcome:
 def make_courier(settings: Settings) -> Courier:
     """Build a process's courier; nothing connects yet."""
     engine = make_engine(settings.database_url, pool_size=4, max_overflow=4, application_name="churn-webhooks", team=EVERY_TEAM)
-    return Courier(settings, engine, make_producer(settings))
+    connect = pinned(settings.webhook_targets(), ca_file=settings.webhook_ca_file)
+    return Courier(settings, engine, make_producer(settings), partial(post, connect=connect))
 
 
 def deliver(courier: Courier, delivery_id: str) -> None:
@@ -137,7 +141,11 @@ def pause_s(tries: int, asked_s: float | None = None) -> float:
 
 
 def _attempt(courier: Courier, claim: DeliveryClaim) -> Answer | NoAnswer:
-    secrets = courier.settings.webhook_secret if claim.endpoint_id is None else claim.secrets
+    try:
+        secrets = _secrets(courier.settings, claim)
+    except SecretSealed as exc:
+        _log.error("webhook not signed", reason=str(exc), endpoint_id=claim.endpoint_id)
+        return NoAnswer("not sent: its secret cannot be read; the operator's log says why")
     if not secrets:
         return NoAnswer("not sent: WEBHOOK_SECRET is not set")
     body = body_of(claim)
@@ -146,6 +154,13 @@ def _attempt(courier: Courier, claim: DeliveryClaim) -> Answer | NoAnswer:
         return courier.post(claim.url, body, headers, timeout_s=courier.settings.webhook_timeout_seconds)
     except NoAnswer as exc:
         return exc
+
+
+def _secrets(settings: Settings, claim: DeliveryClaim) -> tuple[str, ...]:
+    if claim.endpoint_id is None:
+        return settings.webhook_secret
+    vault = Vault(settings.webhook_encryption_key)
+    return tuple(vault.unseal(stored) for stored in claim.secrets)
 
 
 def _settle(courier: Courier, claim: DeliveryClaim, outcome: Outcome) -> None:

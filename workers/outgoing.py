@@ -2,21 +2,23 @@
 
 A receiver may hang, drip, redirect, or answer without end. It gets `timeout_s` in all, from the look-up of its name to the
 last byte that is read; its redirects are not followed; of its answer's body no more than MAX_ANSWER_BYTES are read, and nothing
-is kept. Which addresses may be connected to is for `Connect` to say: it makes the transport of each request.
+is kept. Which addresses may be connected to is for `Connect` to say (workers.pinned): it makes the transport of each request.
 """
 
 from __future__ import annotations
 
 import asyncio
+import socket
 import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
-from functools import cache
 from typing import Final
 
 import httpx
+
+from schemas.targets import TargetRefused
 
 MAX_ANSWER_BYTES: Final = 65_536
 
@@ -39,15 +41,14 @@ class Answer:
 
 
 class NoAnswer(Exception):
-    """The receiver could not be reached, or said nothing that can be understood in time; the message says which."""
+    """The receiver could not be reached, or said nothing that can be understood in time; the message says which.
+
+    It holds none of the receiver's words and none of its addresses, for whoever asked for the webhook reads it: they might be
+    the banner of a service inside that was taken for a receiver.
+    """
 
 
-def directly() -> httpx.AsyncBaseTransport:
-    """Connect to the address itself, whatever proxies the environment names."""
-    return httpx.AsyncHTTPTransport(verify=_authorities())
-
-
-def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, connect: Connect = directly) -> Answer:
+def post(url: str, body: bytes, headers: Mapping[str, str], *, timeout_s: float, connect: Connect) -> Answer:
     """Send one POST.
 
     Raises
@@ -71,9 +72,11 @@ async def _post(url: str, body: bytes, headers: Mapping[str, str], timeout_s: fl
     except (TimeoutError, httpx.TimeoutException):
         if answer is None:
             raise NoAnswer(f"no answer within {timeout_s:g} s") from None
+    except TargetRefused as exc:
+        raise NoAnswer(f"not sent: {exc}") from None
     except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as exc:
         if answer is None:
-            raise NoAnswer(_printable(f"{type(exc).__name__}: {exc}".strip(" :"))) from exc
+            raise NoAnswer(_said_of(exc)) from exc
     if answer is None:  # pragma: no cover - every way here has an answer or has raised
         raise NoAnswer("no answer")
     return answer
@@ -88,9 +91,28 @@ async def _read_some(response: httpx.Response) -> None:
             return
 
 
-def _printable(said: str) -> str:
-    # A receiver's bytes may be quoted in it, and Postgres holds no NUL.
-    return "".join(char if char.isprintable() else "?" for char in said)
+def _said_of(error: BaseException) -> str:
+    if isinstance(error, socket.gaierror):
+        return "the receiver's name cannot be resolved"
+    if isinstance(error, ssl.SSLError):
+        reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else "no TLS that can be spoken"
+        return f"the receiver's certificate or TLS was refused: {reason}"
+    if isinstance(error, httpx.ConnectError):
+        cause = _cause(error)
+        return "the receiver could not be connected to" if cause is None else _said_of(cause)
+    if isinstance(error, httpx.ProtocolError):
+        return "the receiver closed the connection, or answered by something else than HTTP"
+    if isinstance(error, httpx.NetworkError | OSError):
+        return "the connection was lost before there was an answer"
+    return "the receiver's URL cannot be used"
+
+
+def _cause(error: BaseException) -> BaseException | None:
+    """What TLS found, below the errors that the libraries wrap around it."""
+    below = error.__cause__ or error.__context__
+    while below is not None and not isinstance(below, ssl.SSLError):
+        below = below.__cause__ or below.__context__
+    return below
 
 
 def _retry_after(said: str | None) -> float | None:
@@ -104,9 +126,3 @@ def _retry_after(said: str | None) -> float | None:
     except ValueError:
         return None
     return max(0.0, (moment.replace(tzinfo=moment.tzinfo or UTC) - datetime.now(UTC)).total_seconds())
-
-
-@cache
-def _authorities() -> ssl.SSLContext:
-    # Reading the certificates of all authorities takes longer than most requests.
-    return httpx.create_ssl_context(trust_env=False)

@@ -9,13 +9,14 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, fields
 from pathlib import Path
 from typing import Final
 
 from deploy.local.errors import LocalError
 from schemas.key_text import new_key
-from schemas.secrets import new_secret
+from schemas.secrets import new_sealing_key, new_secret
 
 
 def _api_key() -> str:
@@ -39,14 +40,16 @@ class Credentials:
     flower: str = field(default_factory=_password, repr=False)
     webhook: str = field(default_factory=new_secret, repr=False)
     api_key: str = field(default_factory=_api_key, repr=False)
+    webhook_encryption: str = field(default_factory=new_sealing_key, repr=False)
 
 
-_LATER: Final = {
+_LATER: Final[dict[str, Callable[[], str]]] = {
     "webhook": new_secret,
     "api_key": _api_key,
     "postgres_api": _password,
     "postgres_worker": _password,
     "redis_user": _password,
+    "webhook_encryption": new_sealing_key,
 }
 """What the file of an earlier version may lack and each start gives to the servers; another that is missing is damage, and no
 server would take a new one."""

@@ -20,9 +20,10 @@ QUICK: Final = {
     "REPUBLISH_AFTER_SECONDS": "3",
     "LOG_LEVEL": "INFO",
     "WORKERS": "1",
+    "WEBHOOK_ALLOW_PRIVATE": "127.0.0.1",
 }
 """Settings under which recovery takes seconds; one process of the API, for each takes a second to start. Modules whose tests
-are about several have two."""
+are about several have two. The tests' receivers may be told."""
 
 
 def running_stack(

@@ -110,6 +110,57 @@ def test_a_webhook_secret_of_another_form_is_refused_without_echoing_it(secret: 
 
 
 @pytest.mark.parametrize(
+    ("name", "value"),
+    [("WEBHOOK_ENCRYPTION_KEY", "hunter2"), ("WEBHOOK_ALLOW_PRIVATE", "yes"), ("WEBHOOK_CA_FILE", "/nowhere/ca.pem")],
+)
+def test_what_guards_webhooks_is_checked_at_the_start(name: str, value: str) -> None:
+    with pytest.raises(SettingsError, match=name) as caught:
+        load_settings(REQUIRED | {name: value})
+    assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("whose", ["", "WORKER_"])
+def test_metrics_on_the_network_want_a_token(whose: str) -> None:
+    given = REQUIRED | {f"{whose}METRICS_PORT": "9100", f"{whose}METRICS_HOST": "0.0.0.0"}  # noqa: S104
+    with pytest.raises(SettingsError, match=f"{whose}METRICS_HOST: .* set METRICS_TOKEN"):
+        load_settings(given)
+    token = "a-token-of-enough-letters"
+    assert token not in repr(load_settings(given | {"METRICS_TOKEN": token}))
+    assert load_settings(given | {f"{whose}METRICS_PORT": "0"}).metrics_token == ""
+    assert load_settings(given | {f"{whose}METRICS_HOST": "::1"}).metrics_token == ""
+
+
+def test_the_port_of_metrics_is_another_one() -> None:
+    with pytest.raises(SettingsError, match="METRICS_PORT"):
+        load_settings(REQUIRED | {"METRICS_PORT": "8001"})
+
+
+@pytest.mark.parametrize("token", ["short", "with a space in the middle", "é" * 20])
+def test_a_token_that_could_be_guessed_or_not_be_sent_is_refused(token: str) -> None:
+    with pytest.raises(SettingsError, match="METRICS_TOKEN") as caught:
+        load_settings(REQUIRED | {"METRICS_TOKEN": token})
+    assert token not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "origin", ["*", "null", "app.example", "https://app.example/", "https://App.example", "https://*.example"]
+)
+def test_an_origin_that_no_browser_sends_is_refused(origin: str) -> None:
+    with pytest.raises(SettingsError, match=r"CORS_ORIGINS: .* is no origin"):
+        load_settings(REQUIRED | {"CORS_ORIGINS": f"https://a.example, {origin}"})
+
+
+@pytest.mark.parametrize(
+    ("environment", "said", "allowed"),
+    [("production", "", False), ("production", "true", True), ("staging", "", True), ("development", "false", False)],
+)
+def test_webhooks_go_by_http_anywhere_but_in_production(environment: str, said: str, allowed: bool) -> None:
+    read = load_settings(REQUIRED | {"ENVIRONMENT": environment, "WEBHOOK_ALLOW_HTTP": said})
+    assert read.webhook_targets().allow_http is allowed
+    assert not read.webhook_targets().allows("127.0.0.1")
+
+
+@pytest.mark.parametrize(
     ("name", "value"), [("WEBHOOK_TIMEOUT_SECONDS", v) for v in ("0", "61", "nan")] + [("WEBHOOK_RETRY_ATTEMPTS", "0")]
 )
 def test_webhooks_that_could_not_be_sent_are_refused(name: str, value: str) -> None:

@@ -13,7 +13,7 @@ from werkzeug.test import TestResponse
 
 from db.deliveries import settle_delivery
 from db.webhooks import disable_endpoint, hand_out
-from schemas.secrets import new_secret
+from schemas.secrets import Vault, new_sealing_key, new_secret
 from schemas.states import DeliveryState, WebhookEvent
 from schemas.webhook import DeliverySchema, WebhookSchema, WebhookSecretSchema
 from settings import Settings
@@ -58,6 +58,18 @@ def end_batches(ledger: Engine, *names: str) -> None:
 
 class TestReceivers:
     """Registering, and what is shown of it."""
+
+    def test_with_a_key_no_secret_stands_in_the_database(self, settings: Settings, ledger: Engine) -> None:
+        keys = (new_sealing_key(),)
+        with application(dataclasses.replace(settings, webhook_encryption_key=keys)) as made:
+            client = made.test_client()
+            first = register(client)
+            second = client.post(f"{PREFIX}/webhooks/{first['webhook_id']}/rotate").get_json()
+        with ledger.connect() as conn:
+            stored = conn.execute(text("SELECT secret, previous_secret FROM webhook_endpoints")).one()
+        assert [Vault(keys).unseal(each) for each in stored] == [second["secret"], first["secret"]]
+        for secret in (first["secret"], second["secret"]):
+            assert secret.removeprefix("whsec_") not in "".join(stored)
 
     def test_the_secret_is_shown_once(self, client: FlaskClient) -> None:
         made = register(client, description="the CRM")
@@ -242,7 +254,9 @@ class TestCallbacks:
         assert [fault["pointer"] for fault in problem["errors"]] == ["/url"]
         assert batches_stored(ledger) == 0
 
-    @pytest.mark.parametrize("url", [URL, "http://127.0.0.1:8080/a?b=c%20d", "https://[::1]/", "HTTPS://hook.test"])
+    @pytest.mark.parametrize(
+        "url", [URL, "http://8.8.8.8:8080/a?b=c%20d", "https://[2606:2800:220:1::1]/", "HTTPS://hook.test"]
+    )
     def test_what_something_can_be_sent_to_is_taken(self, client: FlaskClient, url: str) -> None:
         assert register(client, url=url)["url"] == url
 

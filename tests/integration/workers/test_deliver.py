@@ -17,8 +17,9 @@ from db.engine import make_engine
 from db.webhooks import add_endpoint, get_endpoint, hand_out, rotate_secret
 from schemas.messages import WEBHOOKS_QUEUE
 from schemas.scopes import DEFAULT_TEAM
-from schemas.secrets import new_secret
+from schemas.secrets import Vault, new_sealing_key, new_secret
 from schemas.states import DeliveryState
+from schemas.targets import REFUSED
 from settings import Settings
 from tests.factories import add_batch, add_champion, add_delivery, empty_tables, score
 from tests.receiver import Received, Receiver, Reply, receiving
@@ -50,7 +51,13 @@ def receiver() -> Iterator[Receiver]:
 def courier(settings: Settings, ledger: Engine) -> Iterator[Courier]:
     """What a process that sends webhooks holds."""
     made = make_courier(
-        dataclasses.replace(settings, webhook_secret=(CALLBACK_SECRET,), webhook_timeout_seconds=5.0, webhook_retry_attempts=3)
+        dataclasses.replace(
+            settings,
+            webhook_secret=(CALLBACK_SECRET,),
+            webhook_timeout_seconds=5.0,
+            webhook_retry_attempts=3,
+            webhook_allow_private="127.0.0.1",
+        )
     )
     yield made
     made.close()
@@ -183,6 +190,44 @@ def test_an_endpoints_webhook_is_signed_by_its_own_secrets_alone(courier: Courie
 
     assert [verifies(before, secret) for secret in (old, new, CALLBACK_SECRET)] == [True, False, False]
     assert [verifies(after, secret) for secret in (old, new, CALLBACK_SECRET)] == [True, True, False]
+
+
+def test_a_sealed_secret_signs_where_its_key_is_held_and_waits_where_it_is_not(
+    courier: Courier, ledger: Engine, receiver: Receiver
+) -> None:
+    old, new, secret = new_sealing_key(), new_sealing_key(), new_secret()
+    with ledger.begin() as conn:
+        endpoint = add_endpoint(conn, receiver.url, secret=Vault([old]).seal(secret))
+        add_batch(conn, "b", sizes=(1,))
+        score(conn, "b")
+        hand_out(conn)
+        delivery_id = conn.execute(text("SELECT delivery_id FROM webhook_deliveries")).scalar_one()
+
+    def having(*keys: str) -> Courier:
+        return dataclasses.replace(courier, settings=dataclasses.replace(courier.settings, webhook_encryption_key=keys))
+
+    for keys in ((), (new,)):
+        deliver(having(*keys), delivery_id)
+        assert read(ledger, delivery_id).last_error == "not sent: its secret cannot be read; the operator's log says why"
+        make_due(ledger)
+    assert receiver.received == []
+    deliver(having(new, old), delivery_id)
+    [request] = receiver.received
+    Webhook(secret).verify(request.body, request.headers)
+    assert read(ledger, delivery_id).endpoint_id == endpoint.endpoint_id
+
+
+def test_an_address_that_is_closed_by_then_is_not_sent_to_and_says_why(
+    courier: Courier, ledger: Engine, receiver: Receiver
+) -> None:
+    """A delivery of before the setting was taken away, or of a name that led elsewhere when it was registered."""
+    delivery_id = with_callback(ledger, receiver)
+    closed = make_courier(dataclasses.replace(courier.settings, webhook_allow_private=""))
+    deliver(closed, delivery_id)
+    closed.close()
+    delivery = read(ledger, delivery_id)
+    assert (delivery.state, delivery.last_status, delivery.last_error) == (DeliveryState.PENDING, None, f"not sent: {REFUSED}")
+    assert receiver.received == []
 
 
 def test_without_a_secret_a_callback_waits_for_one(courier: Courier, ledger: Engine, receiver: Receiver) -> None:

@@ -20,10 +20,10 @@ def test_passwords_are_made_once_and_only_we_may_read_them(tmp_path: Path) -> No
     made = load_credentials(path)
     assert load_credentials(path) == made
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
-    assert len(set(asdict(made).values())) == len(asdict(made)) == 9
+    assert len(set(asdict(made).values())) == len(asdict(made)) == 10
 
 
-@pytest.mark.parametrize("lacking", ["webhook", "api_key", "postgres_api", "postgres_worker", "redis_user"])
+@pytest.mark.parametrize("lacking", ["webhook", "api_key", "postgres_api", "postgres_worker", "redis_user", "webhook_encryption"])
 def test_a_file_of_an_earlier_version_keeps_its_passwords_and_gets_what_it_lacks(tmp_path: Path, lacking: str) -> None:
     path = tmp_path / "credentials.json"
     before = asdict(load_credentials(path))
@@ -42,9 +42,10 @@ def test_the_key_is_one_that_the_api_takes() -> None:
 
 
 def test_the_secret_of_webhooks_is_one_that_the_settings_take() -> None:
-    secret = Credentials().webhook
+    made = Credentials()
     servers = {"DATABASE_URL": "postgresql://d/d", "REDIS_URL": "redis://r/0"}
-    assert load_settings(servers | {"WEBHOOK_SECRET": secret}).webhook_secret == (secret,)
+    read = load_settings(servers | {"WEBHOOK_SECRET": made.webhook, "WEBHOOK_ENCRYPTION_KEY": made.webhook_encryption})
+    assert (read.webhook_secret, read.webhook_encryption_key) == ((made.webhook,), (made.webhook_encryption,))
 
 
 def test_a_representation_shows_no_password() -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
@@ -10,8 +12,12 @@ import httpx
 import pytest
 
 from deploy.local.ports import free_port
+from schemas.targets import Targets, networks_of
 from tests.receiver import Receiver, Reply, receiving
 from workers.outgoing import MAX_ANSWER_BYTES, Answer, NoAnswer, post
+from workers.pinned import pinned
+
+LOOPBACK = pinned(Targets(networks_of("127.0.0.0/8")))
 
 
 @pytest.fixture
@@ -21,7 +27,7 @@ def receiver() -> Iterator[Receiver]:
 
 
 def send(url: str, *, timeout_s: float = 30.0) -> Answer:
-    return post(url, b"{}", {"X-Test": "1"}, timeout_s=timeout_s)
+    return post(url, b"{}", {"X-Test": "1"}, timeout_s=timeout_s, connect=LOOPBACK)
 
 
 def test_body_and_headers_arrive_as_they_are(receiver: Receiver) -> None:
@@ -66,7 +72,7 @@ def test_no_proxy_of_the_environment_is_asked(receiver: Receiver, monkeypatch: p
 
 
 def test_a_port_where_nobody_listens_says_so() -> None:
-    with pytest.raises(NoAnswer, match="ConnectError"):
+    with pytest.raises(NoAnswer, match="could not be connected to"):
         send(f"http://127.0.0.1:{free_port()}/")
 
 
@@ -104,3 +110,21 @@ def test_what_a_request_goes_through_can_be_chosen() -> None:
 
     made = post("http://hook.test/", b"{}", {}, timeout_s=1.0, connect=lambda: httpx.MockTransport(answer))
     assert (made, seen) == (Answer(202), ["http://hook.test/"])
+
+
+def test_what_another_service_says_is_not_passed_on() -> None:
+    """The reason of a failure is read by whoever asked for the webhook: it must not show the banners of services inside."""
+    with socket.create_server(("127.0.0.1", 0)) as service:
+
+        def greet() -> None:
+            connection, _ = service.accept()
+            with connection:
+                connection.sendall(b"SSH-2.0-OpenSSH_9.9 banner\r\n")
+                connection.recv(4096)
+
+        greeting = threading.Thread(target=greet)
+        greeting.start()
+        with pytest.raises(NoAnswer) as caught:
+            send(f"http://127.0.0.1:{service.getsockname()[1]}/")
+        greeting.join()
+    assert str(caught.value) == "the receiver closed the connection, or answered by something else than HTTP"
