@@ -16,6 +16,7 @@ from api.auth import make_guard
 from api.batches import batches
 from api.customers import customers
 from api.docs import docs
+from api.doors import register_doors
 from api.errors import Unprocessable, register_errors
 from api.headers import register_headers
 from api.health import health
@@ -94,6 +95,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     configure_logs(settings.log_level, settings.log_format)
     if settings.unserved:
         _log.warning("settings without effect", names=settings.unserved)
+    if settings.environment == "production" and not settings.webhook_encryption_key:
+        _log.warning("secrets of registered webhooks are stored as they are", setting="WEBHOOK_ENCRYPTION_KEY")
     app = Flask(__name__, static_folder=None)
     app.config.update(_flask_config(settings))
     app.url_map.strict_slashes = False
@@ -102,6 +105,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     resources = make_resources(settings)
     register_resources(app, resources)
     register_tracing(app)
+    register_doors(app, settings)
     register_headers(app, settings)
     register_metrics(app, LedgerGauges(resources.overseer, resources.pool))
     register_errors(app)
@@ -121,7 +125,6 @@ def _flask_config(settings: Settings) -> dict[str, Any]:
         "OPENAPI_VERSION": "3.0.3",
         "API_SPEC_OPTIONS": {"info": {"description": _DESCRIPTION}},
         "MAX_CONTENT_LENGTH": settings.max_request_size_mb << 20,
-        "TRUSTED_HOSTS": list(settings.trusted_hosts) or None,
         # Every error is answered as a problem, in tests as in production.
         "PROPAGATE_EXCEPTIONS": False,
     }

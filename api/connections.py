@@ -24,7 +24,9 @@ from gunicorn.errors import ConfigError  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
 from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
-from gunicorn.workers.gthread import TConn, ThreadWorker  # type: ignore[import-untyped]
+from gunicorn.workers.gthread import TConn  # type: ignore[import-untyped]
+
+from api.server import Worker, refusal
 
 HEAD_BYTES: Final = 65_536
 """A request's line and headers; no more is kept of a head that does not end."""
@@ -35,11 +37,6 @@ FILES: Final = 8_192
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 1 << 20
 _END: Final = b"\r\n\r\n"
-_ANSWER: Final = (
-    "HTTP/1.1 {status} {reason}\r\nConnection: close\r\nContent-Type: application/problem+json\r\n"
-    "X-Content-Type-Options: nosniff\r\nCache-Control: no-store\r\nContent-Length: {length}\r\n\r\n{body}"
-)
-_BODY: Final = '{{"type":"urn:problem:churn:{code}","title":"{reason}","status":{status},"code":"{code}","detail":"{detail}"}}'
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +62,7 @@ class SlowBody(ParseException):  # type: ignore[misc]
     """The client sends its body too slowly; no error of the system's, which werkzeug would take for a disconnect."""
 
 
-def bounded_worker(patience: Patience) -> type[ThreadWorker]:
+def bounded_worker(patience: Patience) -> type[Worker]:
     """A worker class for gunicorn's setting `worker_class`."""
     return type("BoundedWorker", (BoundedWorker,), {"patience": patience})
 
@@ -143,7 +140,7 @@ class _Connection(TConn):  # type: ignore[misc]
             util.close(self.sock)
 
 
-class BoundedWorker(ThreadWorker):  # type: ignore[misc]
+class BoundedWorker(Worker):
     """The worker; made by `bounded_worker`."""
 
     patience: Patience
@@ -273,7 +270,7 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
             self._stop_waiting(conn)
             self.enqueue_req(conn)
         elif len(conn.head) > HEAD_BYTES:
-            self._refuse(conn, 431, "Request Header Fields Too Large", f"The headers exceed {HEAD_BYTES:,} bytes.")
+            self._refuse(conn, 431, f"The headers exceed {HEAD_BYTES:,} bytes.")
 
     def _give_up_oldest(self) -> bool:
         if not self._heads:
@@ -281,19 +278,16 @@ class BoundedWorker(ThreadWorker):  # type: ignore[misc]
         conn = next(iter(self._heads))
         if conn.head:
             detail = f"The headers did not come within {self.patience.head_s:g} seconds."
-            self._refuse(conn, 408, "Request Timeout", detail)
+            self._refuse(conn, 408, detail)
         else:
             self._drop(conn)
         return True
 
-    def _refuse(self, conn: _Connection, status: int, reason: str, detail: str) -> None:
-        code = reason.lower().replace(" ", "_")
-        body = _BODY.format(code=code, reason=reason, status=status, detail=detail)
-        said = _ANSWER.format(status=status, reason=reason, length=len(body), body=body)
+    def _refuse(self, conn: _Connection, status: int, detail: str) -> None:
         self._stop_waiting(conn)
         self.nr_conns -= 1
         with contextlib.suppress(OSError):
-            conn.sock.send(said.encode())
+            conn.sock.send(refusal(status, detail))
         self.linger(conn)
 
     def _drop(self, conn: _Connection) -> None:

@@ -25,7 +25,11 @@ _METRICS_PREFIX: Final = "churn-metrics-"
 
 _settings = load_settings()
 
-bind = f"{_settings.host}:{_settings.port}"
+bind = [f"{_settings.host}:{_settings.port}"]
+if _settings.metrics_port:
+    bind.append(f"{_settings.metrics_host}:{_settings.metrics_port}")
+# Which proxies are believed is for TRUSTED_PROXIES to say, and for the application to act on.
+forwarded_allow_ips = ""
 proc_name = _settings.app_name
 worker_class = bounded_worker(
     Patience(

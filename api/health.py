@@ -3,12 +3,15 @@
 Alive means that it answers. Ready means that Postgres is reachable and stands at this code's schema. Redis away is `degraded`
 and still ready: a submit commits in Postgres, and its hints are published when Redis is back. A server that is set so that it
 may lose work is refused here as it is at the start, when it may have been away.
+
+Anybody may ask, so the answer says what is wrong and not with what: no address, version or setting.
 """
 
 from __future__ import annotations
 
 from typing import Any, Final
 
+import structlog
 from redis.exceptions import NoPermissionError, RedisError
 
 from api.errors import NotReady
@@ -22,6 +25,11 @@ from schemas.problem import HealthSchema
 
 _ANSWER_S: Final = 2.0
 """How long Postgres may take to answer a probe: whoever sends probes counts a late answer as none."""
+
+_OTHER_VERSION: Final = "The database stands at another version than this code needs: `churn migrate status` says which."
+_UNSAFE: Final = "is set so that it may lose work: the log of this process and `churn doctor` say how."
+
+_log = structlog.get_logger(__name__)
 
 health = Noun("health", __name__, description="Liveness and readiness of this process.")
 
@@ -60,7 +68,11 @@ def _check_postgres() -> None:
     try:
         check_revision(resources().overseer, within_s=_ANSWER_S)
     except SchemaMismatch as exc:
-        raise NotReady(str(exc), code="schema_mismatch") from exc
+        raise _not_ready(
+            "The database stands at another version than this code needs: `churn migrate status` says which.",
+            exc,
+            "schema_mismatch",
+        ) from exc
     except DatabaseUnavailable as exc:
         raise NotReady("Postgres cannot be reached.", code="database_unavailable") from exc
 
@@ -70,16 +82,22 @@ def _check_durability() -> None:
         with resources().overseer.connect() as conn, within(conn, _ANSWER_S):
             refuse_volatile(conn, resources().settings)
     except UnsafeServer as exc:
-        raise NotReady(str(exc), code="unsafe_postgres") from exc
+        raise _not_ready(f"Postgres {_UNSAFE}", exc, "unsafe_postgres") from exc
 
 
 def _redis_state() -> str:
     try:
         refuse_eviction(resources().probe)
     except UnsafeServer as exc:
-        raise NotReady(str(exc), code="unsafe_redis") from exc
+        raise _not_ready(f"Redis {_UNSAFE}", exc, "unsafe_redis") from exc
     except NoPermissionError:
         return "ok"  # It answers, and keeps to itself how it is set.
     except RedisError:
         return "unreachable"
     return "ok"
+
+
+def _not_ready(said: str, why: Exception, code: str) -> NotReady:
+    # Whoever asks may read this answer: versions and settings are for the operator.
+    _log.warning("not ready", code=code, reason=str(why))
+    return NotReady(said, code=code)

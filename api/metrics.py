@@ -31,6 +31,9 @@ ERRORS: Final = Counter(
     "ml_api_errors_total", "Requests refused or failed, by problem code.", ("error_type",), registry=_REGISTRY
 )
 
+METRICS_ENDPOINT: Final = "prometheus_metrics"
+"""What the exporter calls its view."""
+
 _METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
@@ -86,7 +89,7 @@ def register_metrics(app: Flask, *collectors: Collector) -> None:
         registry.register(collector)
     exporter = _ApiMetrics(app=None, path=None, export_defaults=False, registry=registry)
     exporter.register_endpoint("/metrics", app)
-    app.add_url_rule("/api/v1/metrics", "prometheus_metrics")
+    app.add_url_rule("/api/v1/metrics", METRICS_ENDPOINT)
     app.after_request(_count)
 
 

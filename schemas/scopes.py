@@ -41,7 +41,7 @@ MEANINGS: Final[dict[Scope, str]] = {
     Scope.HISTORY_READ: "Read all predictions of a customer, those that other teams asked for too.",
     Scope.MODELS_READ: "See the models.",
     Scope.MODELS_WRITE: "Choose the model that scores for everybody.",
-    Scope.ADMIN: "Make, see, rotate and revoke the keys of every team, and read who did what.",
+    Scope.ADMIN: "Make, see, rotate and revoke the keys of every team; read who did what, and the metrics.",
 }
 """Each scope in a sentence."""
 

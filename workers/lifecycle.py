@@ -94,7 +94,7 @@ def connect_signals(app: Celery, settings: Settings) -> None:
         engine = make_engine(settings.database_url, pooled=False, application_name="churn-rescuer", team=EVERY_TEAM)
         _process["rescuer"] = rescuer = Rescuer(engine, make_producer(settings), settings)
         rescuer.start()
-        metrics.serve(settings.worker_metrics_port, address=settings.host)
+        metrics.serve(settings.worker_metrics_port, address=settings.worker_metrics_host, token=settings.metrics_token)
 
     @signals.worker_shutdown.connect(weak=False)
     def on_end(**_: object) -> None:

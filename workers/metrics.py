@@ -10,9 +10,10 @@ from contextvars import ContextVar
 from typing import Final
 
 from prometheus_client import REGISTRY as _ALONE
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess, start_http_server
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 
 from db.chunks import ChunkClaim
+from workers.scrape import show
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -131,10 +132,16 @@ def webhook_sent(outcome: str) -> None:
     _WEBHOOKS.labels(outcome).inc()
 
 
-def serve(port: int, *, address: str) -> None:
-    """Serve /metrics of this worker and all its children; port 0 serves nothing."""
+def serve(port: int, *, address: str, token: str = "") -> None:
+    """Serve /metrics of this worker and all its children; port 0 serves nothing.
+
+    Parameters
+    ----------
+    token : str
+        What a reader has to send as ``Authorization: Bearer``; blank asks for nothing.
+    """
     if port:
-        start_http_server(port, addr=address, registry=_registry())
+        show(_registry(), port, address=address, token=token)
 
 
 def _registry() -> CollectorRegistry:

@@ -38,6 +38,7 @@ class Choices:
     flower: Port
     postgres: Port
     redis: Port
+    api_metrics: Port
     batch_metrics: Port
     interactive_metrics: Port
     webhook_metrics: Port
@@ -63,6 +64,7 @@ def read_choices(env_file: Path, environ: Mapping[str, str] | None = None) -> Ch
         flower=_port(given, "FLOWER_PORT", 5555, "Flower"),
         postgres=_port(given, "POSTGRES_PORT", 54329, "Postgres"),
         redis=_port(given, "REDIS_PORT", 63799, "Redis"),
+        api_metrics=_port(given, "METRICS_PORT", 9100, "the API's metrics"),
         batch_metrics=_port(given, "WORKER_METRICS_PORT", 9101, "the batch worker's metrics"),
         interactive_metrics=_port(given, "INTERACTIVE_METRICS_PORT", 9102, "the interactive worker's metrics"),
         webhook_metrics=_port(given, "WEBHOOK_METRICS_PORT", 9103, "the webhook worker's metrics"),
@@ -95,7 +97,7 @@ def _whole(given: Mapping[str, str], variable: str, default: int, low: int, high
 
 def _check_distinct(choices: Choices) -> None:
     servers = (choices.api, choices.flower, choices.postgres, choices.redis)
-    ports = (*servers, choices.batch_metrics, choices.interactive_metrics, choices.webhook_metrics)
+    ports = (*servers, choices.api_metrics, choices.batch_metrics, choices.interactive_metrics, choices.webhook_metrics)
     seen: dict[int, Port] = {}
     for port in ports:
         other = seen.setdefault(port.number, port)

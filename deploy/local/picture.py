@@ -61,7 +61,7 @@ def addresses(state: State) -> str:
     user, _, password = state.flower_login.partition(":")
     lines = [
         f"API docs  {state.api_url}/docs",
-        f"Metrics   {state.api_url}/metrics",
+        f"Metrics   {state.metrics_url}",
         f"Flower    {state.flower_url}  (user {user}, password {password})",
         f"API key   {state.api_key}",
     ]

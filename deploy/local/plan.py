@@ -42,6 +42,7 @@ class Plan:
     views: tuple[Service, ...]
     settings: Mapping[str, str]
     api_url: str
+    metrics_url: str
     flower_url: str
     flower_login: str
 
@@ -65,7 +66,7 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
         provision=lambda: _provision(postgres),
         prepare=product.prepare(layout.credentials),
         processes=(
-            product.api(choices.api),
+            product.api(choices.api, choices.api_metrics),
             product.batch_worker(choices.batch_metrics, processes=choices.batch_processes),
             product.interactive_worker(choices.interactive_metrics),
             product.webhook_worker(choices.webhook_metrics),
@@ -74,6 +75,7 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
         # Not for the processes, which have no use for it.
         settings={**settings, "CHURN_API_KEY": credentials.api_key},
         api_url=f"http://{HOST}:{choices.api.number}",
+        metrics_url=f"http://{HOST}:{choices.api_metrics.number}/metrics",
         flower_url=f"http://{HOST}:{choices.flower.number}",
         flower_login=flower_login,
     )
@@ -108,6 +110,9 @@ def _settings(
         # The lower end of what is sensible: a demo of few rows then shows progress, and both cores have work.
         "CHUNK_ROWS": choices.environ.get("CHUNK_ROWS", "10000"),
         "WEBHOOK_SECRET": choices.environ.get("WEBHOOK_SECRET", credentials.webhook),
+        "WEBHOOK_ENCRYPTION_KEY": choices.environ.get("WEBHOOK_ENCRYPTION_KEY", credentials.webhook_encryption),
+        # To try webhooks with a receiver on this machine.
+        "WEBHOOK_ALLOW_PRIVATE": choices.environ.get("WEBHOOK_ALLOW_PRIVATE", "127.0.0.0/8,::1/128"),
         "CHURN_API_URL": f"http://{HOST}:{choices.api.number}",
     }
 

@@ -57,11 +57,13 @@ class Product:
             timeout_s=_PREPARE_TIMEOUT_S,
         )
 
-    def api(self, port: Port) -> Service:
-        """Return the HTTP API under gunicorn."""
+    def api(self, port: Port, metrics: Port | None = None) -> Service:
+        """Return the HTTP API under gunicorn; `metrics` is a port that shows its counters and nothing else."""
         argv = [_script("gunicorn"), "--config", "api/gunicorn_conf.py", "api.app:create_app()"]
-        ready = _answers(f"http://{self._host}:{port.number}/health/ready")
-        return self._counting(self._service("api", argv, ready, ports=(port,), env={"PORT": str(port.number)}))
+        ready = _answers(f"http://{_reached(self.env.get('HOST', HOST))}:{port.number}/health/ready", self._trusted_host)
+        ports = (port,) if metrics is None else (port, metrics)
+        env = {"PORT": str(port.number), "METRICS_PORT": str(metrics.number if metrics else 0)}
+        return self._counting(self._service("api", argv, ready, ports=ports, env=env))
 
     def batch_worker(self, metrics: Port, *, processes: int = 2) -> Service:
         """Return the worker of the batch queues; `metrics` is the port that shows its counters."""
@@ -83,22 +85,23 @@ class Product:
     def flower(self, port: Port, login: str) -> Service:
         """Return the live view of the workers; `login` is ``user:password``."""
         argv = [_script("celery"), "-A", "workers.app", "flower", "--conf=deploy/flower/flowerconfig.py"]
-        argv += [f"--port={port.number}", f"--address={HOST}"]
+        argv += [f"--port={port.number}"]
         ready = _answers(f"http://{HOST}:{port.number}/healthcheck")
         # By the environment: arguments can be read by every user of the machine.
-        own = {"FLOWER_BASIC_AUTH": login, "DATABASE_URL": _NO_DATABASE}
+        own = {"FLOWER_BASIC_AUTH": login, "FLOWER_ADDRESS": HOST, "DATABASE_URL": _NO_DATABASE}
         return self._service("flower", argv, ready, ports=(port,), env=own, stop_timeout_s=5.0)
 
     @property
-    def _host(self) -> str:
-        """Where API and metrics can be reached, whatever they listen on."""
-        host = self.env.get("HOST", HOST)
-        return HOST if host in {"0.0.0.0", "::"} else host  # noqa: S104 - compared, not bound
+    def _trusted_host(self) -> Mapping[str, str]:
+        """A name that the API answers to, whatever address it is reached at."""
+        names = self.env.get("TRUSTED_HOSTS", "").split(",")
+        return {"Host": names[0].strip().removeprefix(".")} if names[0] else {}
 
     def _worker(self, name: str, arguments: list[str], metrics: Port, env: Mapping[str, str] | None = None) -> Service:
         argv = [_script("celery"), "-A", "workers.app", "worker", *arguments]
         # A worker shows its counters once it consumes.
-        ready = _answers(f"http://{self._host}:{metrics.number}/metrics")
+        token = {"Authorization": f"Bearer {self.env['METRICS_TOKEN']}"} if self.env.get("METRICS_TOKEN") else {}
+        ready = _answers(f"http://{_reached(self.env.get('WORKER_METRICS_HOST', HOST))}:{metrics.number}/metrics", token)
         url = self.env.get("DATABASE_WORKER_URL") or self.env["DATABASE_URL"]
         own = {"WORKER_METRICS_PORT": str(metrics.number), "DATABASE_URL": url, **(env or {})}
         return self._counting(self._service(name, argv, ready, ports=(metrics,), env=own))
@@ -144,11 +147,16 @@ def _script(name: str) -> str:
     return str(Path(sys.executable).with_name(name))
 
 
-def _answers(url: str) -> Callable[[], bool]:
+def _reached(host: str) -> str:
+    """Where that can be reached which listens on a host."""
+    return HOST if host in {"0.0.0.0", "::", ""} else host  # noqa: S104 - compared, not bound
+
+
+def _answers(url: str, headers: Mapping[str, str] | None = None) -> Callable[[], bool]:
     def ready() -> bool:
         try:
             # No proxy from the environment may stand between us and our own processes.
-            return httpx.get(url, timeout=2.0, trust_env=False).is_success
+            return httpx.get(url, headers=dict(headers or {}), timeout=2.0, trust_env=False).is_success
         except httpx.HTTPError:
             return False
 

@@ -51,6 +51,7 @@ class State:
     steps: list[str] = field(default_factory=list)
     failure: str = ""
     api_url: str = ""
+    metrics_url: str = ""
     flower_url: str = ""
     flower_login: str = ""
     settings: dict[str, str] = field(default_factory=dict)

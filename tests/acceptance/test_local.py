@@ -26,6 +26,7 @@ pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 
 PORTS = (
     "PORT",
+    "METRICS_PORT",
     "FLOWER_PORT",
     "POSTGRES_PORT",
     "REDIS_PORT",
@@ -96,7 +97,7 @@ def test_the_demo_scores_a_batch_on_an_empty_folder_and_ends_by_itself(
     assert "Scored 100,000 customers" in done.stdout
     assert len(re.findall(r"SYN-\d+", done.stdout)) == 10
     assert [band for band in ("low", "medium", "high", "critical") if re.search(rf"^ *{band} .*█", done.stdout, re.MULTILINE)]
-    for address in (f"http://127.0.0.1:{env['PORT']}/docs", f"http://127.0.0.1:{env['PORT']}/metrics"):
+    for address in (f"http://127.0.0.1:{env['PORT']}/docs", f"http://127.0.0.1:{env['METRICS_PORT']}/metrics"):
         assert address in done.stdout
     assert re.search(rf"http://127.0.0.1:{env['FLOWER_PORT']}  \(user churn, password \S+\)", done.stdout)
     [key] = set(re.findall(r"churn_[0-9a-f]{16}\.[\w-]{43}", done.stdout))
@@ -153,6 +154,11 @@ def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout)
         assert {name.split("@")[0] for name in workers} == {"batch", "interactive", "webhooks"}
         registered = {task for worker in workers.values() for task in worker["registered"]}
     assert {"score chunk", "score customers", "validate batch", "deliver webhook"} <= registered
+    # Flower shows /metrics and /healthcheck to whoever reaches it, and nothing else here is for other machines either.
+    ports = {int(env[name]) for name in PORTS}
+    heard = [each for each in psutil.net_connections("tcp") if each.status == psutil.CONN_LISTEN and each.laddr.port in ports]
+    assert {each.laddr.port for each in heard} == ports
+    assert {each.laddr.ip for each in heard} == {"127.0.0.1"}
 
 
 @pytest.mark.usefixtures("up")

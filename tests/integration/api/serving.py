@@ -24,10 +24,11 @@ ROOT = Path(__file__).parents[3]
 class Server:
     """A running gunicorn."""
 
-    def __init__(self, process: psutil.Popen, port: int, log: Path, n_workers: int) -> None:
+    def __init__(self, process: psutil.Popen, port: int, log: Path, n_workers: int, metrics_port: int) -> None:
         self.process = process
         self.port = port
         self.url = f"http://127.0.0.1:{port}"
+        self.metrics_url = f"http://127.0.0.1:{metrics_port}"
         self.log = log
         self.n_workers = n_workers
         # A connection a request: tests end the processes that hold one.
@@ -55,13 +56,14 @@ class Server:
 @contextmanager
 def serving(postgres_url: str, redis_url: str, folder: Path, given: Mapping[str, str], *, workers: int = 2) -> Iterator[Server]:
     """Run gunicorn for the length of a block; `given` are settings beside the servers."""
-    port, log = free_port(), folder / "api.log"
+    port, metrics_port, log = free_port(), free_port(), folder / "api.log"
     servers = {"DATABASE_URL": postgres_url, "REDIS_URL": redis_url, "PORT": str(port), "WORKERS": str(workers)}
+    servers["METRICS_PORT"] = str(metrics_port)
     environment = {**os.environ, **UNHINDERED, **servers, "TMPDIR": str(folder), **given}
     command = [sys.executable, "-m", "gunicorn", "--config", "api/gunicorn_conf.py", "api.app:create_app()"]
     with log.open("wb") as sink:
         process = psutil.Popen(command, cwd=ROOT, env=environment, stdout=sink, stderr=sink)
-    server = Server(process, port, log, workers)
+    server = Server(process, port, log, workers, metrics_port)
     try:
         wait_until(server.is_ready, log)
         yield server

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import contextlib
+import json
 import re
 import signal
 import socket
@@ -11,6 +13,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 from sqlalchemy import Engine
 
@@ -18,7 +21,8 @@ from deploy.local.postgres import DatabaseUrls
 from tests.asking import PREFIX, as_csv
 from tests.factories import add_batch, customer
 from tests.integration.api.serving import Server, serving, wait_until
-from tests.keys import TEST_KEY, add_test_key
+from tests.keys import KEY_HEADER, TEST_KEY, add_test_key
+from tests.unit.api.test_headers import SECURITY
 
 SETTINGS = {"LOG_LEVEL": "DEBUG", "INLINE_MAX_BYTES": "1000"}
 
@@ -47,7 +51,7 @@ def test_counters_are_added_up_over_processes_even_when_one_dies(server: Server)
         return int(found[1]) if found else 0
 
     def scrape() -> str:
-        return httpx.get(f"{server.url}/metrics").text
+        return httpx.get(f"{server.metrics_url}/metrics").text
 
     def ask(n: int) -> None:
         for _ in range(n):
@@ -95,7 +99,84 @@ def test_the_log_is_one_json_object_a_line_and_names_no_customer(server: Server)
     assert {(TEST_KEY.key_id, "default")} == {(line["caller"], line["team"]) for line in server.lines() if "caller" in line}
     assert TEST_KEY.secret not in server.log.read_text()
     assert canary not in server.log.read_text()
-    assert canary not in httpx.get(f"{server.url}/metrics").text
+    assert canary not in httpx.get(f"{server.metrics_url}/metrics").text
+
+
+CANARY = "canary-4712"
+
+UNREADABLE = {
+    "no version": (f"GET /{CANARY}\r\n\r\n", 400),
+    "another protocol": (f"GET /{CANARY} SPDY/9\r\n\r\n", 400),
+    "a method that is none": (f"G<{CANARY}>T / HTTP/1.1\r\nHost: x\r\n\r\n", 400),
+    "a header without a colon": (f"GET / HTTP/1.1\r\nHost: x\r\n{CANARY}\r\n\r\n", 400),
+    "a header that is folded": (f"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\n {CANARY}\r\n\r\n", 400),
+    "two lengths": (f"POST /{CANARY} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nContent-Length: 2\r\n\r\n", 400),
+    "a length and chunks": (
+        f"POST /{CANARY} HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nTransfer-Encoding: chunked\r\n\r\n",
+        400,
+    ),
+    "an encoding that is none": (f"POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: {CANARY}\r\n\r\n", 501),
+    "a line without end": (f"GET /{CANARY * 800} HTTP/1.1\r\nHost: x\r\n\r\n", 414),
+    "a header without end": (f"GET / HTTP/1.1\r\nHost: x\r\nA: {CANARY * 2_000}\r\n\r\n", 431),
+    "headers without end": (
+        "GET / HTTP/1.1\r\nHost: x\r\n" + "".join(f"A{n}: {CANARY}\r\n" for n in range(200)) + "\r\n",
+        431,
+    ),
+}
+
+
+def sent(server: Server, request: str) -> str:
+    with socket.create_connection(("127.0.0.1", server.port)) as connection:
+        connection.sendall(request.encode())
+        connection.shutdown(socket.SHUT_WR)
+        answer = b""
+        with contextlib.suppress(ConnectionResetError):  # what was too long was not read to its end
+            while block := connection.recv(65_536):
+                answer += block
+    return answer.decode()
+
+
+def test_what_never_reaches_the_application_is_answered_as_all_else_is(shared_server: Server) -> None:
+    for case, (request, status) in UNREADABLE.items():
+        head, _, body = sent(shared_server, request).partition("\r\n\r\n")
+        lines = dict(line.split(": ", 1) for line in head.split("\r\n")[1:])
+        assert head.split(" ")[1] == str(status), (case, head)
+        assert lines["Content-Type"] == "application/problem+json", case
+        assert {name: lines.get(name) for name in SECURITY} == SECURITY, case
+        assert "gunicorn/" not in head
+        assert json.loads(body)["status"] == status, case
+        assert CANARY not in head + body, case
+    assert CANARY not in shared_server.log.read_text()
+    assert httpx.get(f"{shared_server.url}/health/live").status_code == 200
+
+
+def test_metrics_have_a_port_of_their_own_that_shows_nothing_else(shared_server: Server) -> None:
+    assert "ml_api_requests_total" in httpx.get(f"{shared_server.metrics_url}/metrics").text
+    refused = httpx.get(f"{shared_server.metrics_url}{PREFIX}/models")
+    assert refused.status_code == 404
+    assert {name: refused.headers.get(name) for name in SECURITY} == SECURITY
+    for name in ("X-Forwarded-Host", "Host"):
+        elsewhere = httpx.get(
+            f"{shared_server.url}{PREFIX}/models",
+            headers={**KEY_HEADER, name: shared_server.metrics_url.removeprefix("http://")},
+        )
+        assert elsewhere.status_code == 200
+    listening = {
+        (each.laddr.ip, each.laddr.port)
+        for each in shared_server.process.net_connections()
+        if each.status == psutil.CONN_LISTEN
+    }
+    assert {ip for ip, _ in listening} == {"127.0.0.1"}
+
+
+def test_a_streamed_answer_has_the_headers_too(shared_server: Server, ledger: Engine) -> None:
+    with ledger.begin() as conn:
+        add_batch(conn)
+    for path in ("results?format=csv", "results?format=ndjson", "errors?format=parquet"):
+        with httpx.stream("GET", f"{shared_server.url}{PREFIX}/batches/b/{path}", headers=KEY_HEADER) as answer:
+            assert answer.status_code == 200
+            assert {name: answer.headers.get(name) for name in SECURITY} == SECURITY
+    assert "strict-transport-security" not in httpx.get(shared_server.url, headers={"X-Forwarded-Proto": "https"}).headers
 
 
 def test_a_large_upload_costs_little_memory(server: Server) -> None:

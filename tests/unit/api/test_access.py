@@ -11,6 +11,7 @@ from flask.testing import FlaskClient
 
 from api.access import PUBLIC, SCHEMES, SCOPES, UndeclaredRoute, check_routes
 from api.caller import Caller
+from api.metrics import METRICS_ENDPOINT
 from schemas.scopes import Scope
 from settings import load_settings
 from tests.apps import application
@@ -54,7 +55,6 @@ def test_what_is_public_is_no_more_than_this() -> None:
         "health.get_health",
         "health.get_liveness",
         "health.get_readiness",
-        "prometheus_metrics",
         "docs.get_openapi",
         "docs.get_docs",
         "docs.get_asset",
@@ -119,7 +119,7 @@ def test_the_description_says_of_every_operation_how_it_is_guarded(client: Flask
     found = dict(operations(client))
     guarded = {name: operation for name, operation in found.items() if "security" in operation}
     assert {name.split()[1] for name in found.keys() - guarded.keys()} == {"/health", "/health/live", "/health/ready"}
-    assert len(guarded) == len(SCOPES)
+    assert len(guarded) == len(SCOPES.keys() - {METRICS_ENDPOINT})  # which Prometheus reads, and no client
     for operation in guarded.values():
         assert operation["security"] == [{name: []} for name in SCHEMES]
         assert {"401", "403"} <= operation["responses"].keys()

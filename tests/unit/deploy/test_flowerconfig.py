@@ -29,6 +29,14 @@ def test_flower_reads_only_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch
     assert not settings()["read_only"]
 
 
+def test_flower_listens_on_this_machine_alone_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It shows /metrics and /healthcheck without a login, so it must not be reached from elsewhere by default."""
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "a:b")
+    for given, address in (("", "127.0.0.1"), ("10.0.0.5", "10.0.0.5")):
+        monkeypatch.setenv("FLOWER_ADDRESS", given)
+        assert settings()["address"] == address
+
+
 def test_no_page_shows_arguments_or_results(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "a:b")
     chosen = settings()
