@@ -1,7 +1,7 @@
 """Structured logs: one line an event, JSON or for the console, from our code and from the libraries alike.
 
 A line holds what we chose to name. Exceptions are logged by type and stack without their text, because the text of a driver's
-or a parser's exception may repeat a customer's data.
+or a parser's exception may repeat a customer's data; a library's line about an exception is cut down to its fixed words.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
         "formatters": {
             "structured": {
                 "()": structlog.stdlib.ProcessorFormatter,
-                "foreign_pre_chain": _shared(),
+                "foreign_pre_chain": [_fixed_words, *_shared()],
                 "processors": [structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
             }
         },
@@ -77,6 +77,14 @@ def _shared() -> list[Processor]:
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _stack_without_text,
     ]
+
+
+def _fixed_words(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Leave what a library fills in out of its lines about exceptions: most often it is the exception's text."""
+    record = event.get("_record")
+    if isinstance(record, logging.LogRecord) and record.exc_info:
+        event["event"] = str(record.msg)
+    return event
 
 
 def _stack_without_text(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -171,7 +171,7 @@ def _wrap(context: ExceptionContext) -> DatabaseUnavailable | None:
     # SQLAlchemy raises what the hook returns; `context.chained_exception` is only for the hooks that follow.
     original = context.original_exception
     if isinstance(original, _PASSING) or (isinstance(original, psycopg2.OperationalError) and original.pgcode is None):
-        return DatabaseUnavailable(str(original).strip().splitlines()[0] if str(original) else "lost")
+        return _away(original)
     return None
 
 
@@ -326,7 +326,12 @@ class wrapped:  # noqa: N801 - reads as a word at its place of use
         if error is not None and driver_of(self._conn).closed:
             self._conn.invalidate(error)
         if isinstance(error, _PASSING) or (isinstance(error, psycopg2.OperationalError) and error.pgcode is None):
-            raise DatabaseUnavailable(str(error).strip()) from error
+            raise _away(error) from error
+
+
+def _away(error: BaseException) -> DatabaseUnavailable:
+    # The first line alone, for it is logged: the others may quote what was being copied.
+    return DatabaseUnavailable(next(iter(str(error).strip().splitlines()), "lost"))
 
 
 def is_pool_exhausted(error: BaseException) -> bool:

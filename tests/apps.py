@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-import structlog
 from flask import Flask
 from flask.testing import FlaskClient
 from werkzeug.test import TestResponse
@@ -17,6 +15,7 @@ from api.resources import resources
 from settings import Settings
 from tests.described import assert_described
 from tests.keys import TEST_KEY
+from tests.logged import logging_taken_back
 
 
 class ReadingClient(FlaskClient):
@@ -35,16 +34,10 @@ class ReadingClient(FlaskClient):
 @contextmanager
 def application(settings: Settings) -> Iterator[Flask]:
     """Make an application; its logging is taken back, so that no other test writes through it."""
-    root = logging.getLogger()
-    handlers, level, raising = root.handlers[:], root.level, logging.raiseExceptions
-    made = create_app(settings)
-    made.test_client_class = ReadingClient
-    try:
-        yield made
-    finally:
-        resources(made).close()
-        root.handlers[:] = handlers
-        root.setLevel(level)
-        logging.raiseExceptions = raising
-        structlog.reset_defaults()
-        structlog.contextvars.clear_contextvars()
+    with logging_taken_back():
+        made = create_app(settings)
+        made.test_client_class = ReadingClient
+        try:
+            yield made
+        finally:
+            resources(made).close()
