@@ -10,6 +10,7 @@ import json
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import closing
 from dataclasses import dataclass
+from functools import partial
 from typing import Final
 
 import pyarrow as pa
@@ -18,6 +19,7 @@ import pyarrow.parquet as pq
 from pyarrow import csv
 from sqlalchemy import Engine
 
+from api.guard import STARTS, guarded
 from db.batches import Batch
 from db.predictions import RESULT_COLUMNS, results_page, written_results
 from db.row_errors import RowError, row_errors_page
@@ -54,8 +56,7 @@ ERRORS: Final = pa.schema(
     ]
 )
 
-# A cell that begins so is run as a formula when the file is opened in a spreadsheet (OWASP, CSV injection).
-_FORMULA: Final = "^[=+\\-@\t\r]"
+_REFUSED_VALUE: Final = "value"
 
 _AS_TEXT: Final = csv.ConvertOptions(
     column_types=dict.fromkeys(RESULT_COLUMNS, pa.string()),
@@ -105,26 +106,27 @@ def errors_of(engine: Engine, batch: Batch, *, first_row: int = 0, limit: int | 
     return Listing("errors", ERRORS, read_ahead(_error_pages(engine, batch.batch_id, first_row, limit)))
 
 
-def stream(listing: Listing, batch: Batch, form: str) -> Iterator[bytes]:
-    """A listing in one of the forms json, csv, ndjson and parquet."""
-    writers: dict[str, Callable[[Listing], Iterator[bytes]]] = {"csv": _csv, "ndjson": _ndjson, "parquet": _parquet}
+def stream(listing: Listing, batch: Batch, form: str, *, guard: bool = True) -> Iterator[bytes]:
+    """A listing in one of the forms json, csv, ndjson and parquet; `guard` is about CSV alone (see api.guard)."""
+    write_csv = partial(_csv, guard=guard)
+    writers: dict[str, Callable[[Listing], Iterator[bytes]]] = {"csv": write_csv, "ndjson": _ndjson, "parquet": _parquet}
     # A client that leaves and an error in writing end the reading ahead at once, not when the pages happen to be freed.
     with closing(listing.pages):
         yield from _json(listing, batch) if form == "json" else writers[form](listing)
 
 
-def csv_of_predictions(engine: Engine, batch: Batch, *, first_row: int = 0) -> Generator[bytes, None, None]:
+def csv_of_predictions(engine: Engine, batch: Batch, *, first_row: int = 0, guard: bool = True) -> Generator[bytes, None, None]:
     """The batch's results from a row on as CSV, as Postgres writes it; to parse each value on the way took most of the time."""
-    return read_ahead(_written_pages(engine, batch, first_row))
+    return read_ahead(_written_pages(engine, batch, first_row, STARTS if guard else ""))
 
 
-def _written_pages(engine: Engine, batch: Batch, first_row: int) -> Generator[bytes, None, None]:
+def _written_pages(engine: Engine, batch: Batch, first_row: int, starts: str) -> Generator[bytes, None, None]:
     head = (",".join(RESULTS.names) + "\n").encode()
     actions = {str(risk): action for risk, action in RECOMMENDED_ACTIONS.items()}
     start, end = first_row, first_row + _FIRST_PAGE_ROWS
     while head or start < (batch.total_customers or 0):
         with engine.connect() as conn:
-            page = written_results(conn, batch, first_row=start, end_row=end, actions=actions)
+            page = written_results(conn, batch, first_row=start, end_row=end, actions=actions, starts=starts)
         yield head + page
         head, start, end = b"", end, end + _PAGE_ROWS
 
@@ -180,31 +182,21 @@ def _table_of(found: Sequence[RowError]) -> pa.Table:
     return pa.Table.from_arrays(columns, names=ERRORS.names)
 
 
-def _csv(listing: Listing) -> Iterator[bytes]:
+def _csv(listing: Listing, *, guard: bool) -> Iterator[bytes]:
     yield (",".join(listing.schema.names) + "\n").encode()
     for page in listing.pages:
-        columns = [
-            _guarded(page.column(field.name))
-            if pa.types.is_string(field.type)
-            else _csv_cell(page.column(field.name), field.type)
-            for field in listing.schema
-        ]
+        columns = [_csv_cell(page.column(field.name), field, guard=guard) for field in listing.schema]
         sink = io.BytesIO()
         csv.write_csv(pa.Table.from_arrays(columns, names=listing.schema.names), sink, _ROWS_ONLY)
         yield sink.getvalue()
 
 
-def _csv_cell(column: pa.ChunkedArray, kind: pa.DataType) -> pa.ChunkedArray:
+def _csv_cell(column: pa.ChunkedArray, field: pa.Field, *, guard: bool) -> pa.ChunkedArray:
+    if pa.types.is_string(field.type):
+        # A refused value may be a number; an id is text, whatever it looks like.
+        return guarded(column, numbers_stay=field.name == _REFUSED_VALUE) if guard else column
     # A time stays the text that Postgres wrote; a number is parsed, because Arrow would put text in quotes.
-    return column if pa.types.is_timestamp(kind) else column.cast(kind)
-
-
-def _guarded(column: pa.ChunkedArray) -> pa.ChunkedArray:
-    """Put an apostrophe before text that a spreadsheet would run."""
-    runs = pc.match_substring_regex(column, _FORMULA)
-    if not pc.any(runs).as_py():
-        return column
-    return pc.if_else(runs, pc.binary_join_element_wise("'", column, ""), column)
+    return column if pa.types.is_timestamp(field.type) else column.cast(field.type)
 
 
 def _ndjson(listing: Listing) -> Iterator[bytes]:

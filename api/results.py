@@ -37,9 +37,9 @@ def get_results(query: dict[str, Any], batch_id: str) -> Response:
     form, batch = wanted_format(query.get("format")), _batch(batch_id)
     engine, first_row, limit = resources().engine, query["first_row"], query.get("limit")
     if form == "csv" and limit is None:
-        return _answer(csv_of_predictions(engine, batch, first_row=first_row), batch_id, "results", form)
+        return _answer(csv_of_predictions(engine, batch, first_row=first_row, guard=query["guard"]), batch_id, "results", form)
     listing = predictions_of(engine, batch, first_row=first_row, limit=limit, typed=form == "parquet")
-    return _answer(stream(listing, batch, form), batch_id, listing.name, form)
+    return _answer(stream(listing, batch, form, guard=query["guard"]), batch_id, listing.name, form)
 
 
 @results.get("/batches/<batch_id>/errors")
@@ -50,7 +50,7 @@ def get_errors(query: dict[str, Any], batch_id: str) -> Response:
     """Download the rows that were refused or could not be scored, each with its reasons."""
     form, batch = wanted_format(query.get("format")), _batch(batch_id)
     listing = errors_of(resources().engine, batch, first_row=query["first_row"], limit=query.get("limit"))
-    return _answer(stream(listing, batch, form), batch_id, listing.name, form)
+    return _answer(stream(listing, batch, form, guard=query["guard"]), batch_id, listing.name, form)
 
 
 def _batch(batch_id: str) -> Batch:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 import sys
 from collections.abc import Callable, Iterable
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -31,8 +32,11 @@ def _file_options(command: Callable[..., Any]) -> Callable[..., Any]:
         metavar="FILE",
         help="Write here, whole or not at all.",
     )
+    as_it_is = click.option(
+        "--no-guard", is_flag=True, help="CSV without the apostrophe before text that a spreadsheet would run: for programs."
+    )
     as_format = click.option("--format", "file_format", type=click.Choice(_FORMATS), help="By default as FILE's suffix says.")
-    return to_file(as_format(command))
+    return to_file(as_format(as_it_is(command)))
 
 
 @click.command(cls=ApiCommand)
@@ -40,7 +44,15 @@ def _file_options(command: Callable[..., Any]) -> Callable[..., Any]:
 @_file_options
 @click.option("--top", type=click.IntRange(1), metavar="N", help="Show the N customers most at risk instead.")
 @pass_session
-def results(session: Session, *, batch_id: str, output: Path | None, file_format: ResultFormat | None, top: int | None) -> Exit:
+def results(
+    session: Session,
+    *,
+    batch_id: str,
+    output: Path | None,
+    file_format: ResultFormat | None,
+    no_guard: bool,
+    top: int | None,
+) -> Exit:
     """Fetch the scores of a batch, in the order of its input.
 
     Without -o they go to standard output as CSV. A batch that still runs gives those there are so far.
@@ -52,21 +64,21 @@ def results(session: Session, *, batch_id: str, output: Path | None, file_format
         if top is not None:
             write_top(session, most_at_risk(churn.results(batch_id), top))
             return Exit.OK
-        return _fetch(session, churn.save_results, batch_id, output, file_format, what="scores")
+        return _fetch(session, partial(churn.save_results, guard=not no_guard), batch_id, output, file_format, what="scores")
 
 
 @click.command(cls=ApiCommand)
 @click.argument("batch_id", metavar="BATCH")
 @_file_options
 @pass_session
-def errors(session: Session, *, batch_id: str, output: Path | None, file_format: ResultFormat | None) -> Exit:
+def errors(session: Session, *, batch_id: str, output: Path | None, file_format: ResultFormat | None, no_guard: bool) -> Exit:
     """Show the rows of a batch that were refused or could not be scored, each with its reason.
 
     Without -o and --format, the first fifty are shown as a table.
     """
     with session.client() as churn:
         if output is not None or file_format is not None or session.as_json:
-            return _fetch(session, churn.save_errors, batch_id, output, file_format, what="errors")
+            return _fetch(session, partial(churn.save_errors, guard=not no_guard), batch_id, output, file_format, what="errors")
         _show_errors(churn, batch_id)
     return Exit.OK
 

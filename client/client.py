@@ -250,19 +250,25 @@ class ChurnClient:
         target: str | Path | BinaryIO,
         *,
         file_format: ResultFormat = "csv",
+        guard: bool = True,
         on_progress: OnProgress | None = None,
     ) -> int:
-        """Write the scores to a path (whole or not at all) or into a binary stream; returns the bytes written."""
-        params = {"format": file_format}
+        """Write the scores to a path (whole or not at all) or into a binary stream; returns the bytes written.
+
+        In CSV, text that a spreadsheet would run as a formula has an apostrophe before it; `guard=False` leaves it as it is.
+        """
+        params = _form(file_format, guard=guard)
         return save(self._transport, f"{_batch(batch_id)}/results", target, params=params, on_progress=on_progress)
 
     def errors(self, batch_id: str) -> Iterator[RowError]:
         """Yield the rows that were refused or could not be scored, each with its reason."""
         return map(RowError.from_json, rows(self._transport, f"{_batch(batch_id)}/errors"))
 
-    def save_errors(self, batch_id: str, target: str | Path | BinaryIO, *, file_format: ResultFormat = "csv") -> int:
+    def save_errors(
+        self, batch_id: str, target: str | Path | BinaryIO, *, file_format: ResultFormat = "csv", guard: bool = True
+    ) -> int:
         """Write the row errors as `save_results` writes the scores."""
-        return save(self._transport, f"{_batch(batch_id)}/errors", target, params={"format": file_format})
+        return save(self._transport, f"{_batch(batch_id)}/errors", target, params=_form(file_format, guard=guard))
 
     def reconciliation(self, batch_id: str) -> Reconciliation:
         """Count where each row of the batch is."""
@@ -385,6 +391,10 @@ class ChurnClient:
     def _change(self, path: str) -> Batch:
         headers = {"Idempotency-Key": new_key()}
         return Batch.from_json(object_of(self._transport.send("POST", path, headers=headers)))
+
+
+def _form(file_format: ResultFormat, *, guard: bool) -> dict[str, str]:
+    return {"format": file_format} if guard else {"format": file_format, "guard": "false"}
 
 
 def _batch(batch_id: str) -> str:

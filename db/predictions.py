@@ -71,9 +71,14 @@ _PAGE: Final = f"""
 """
 
 # As RESULT_COLUMNS, ready for a spreadsheet: with the action of each band, and an apostrophe before text that would be run.
+# It is known by the code of its first character: to cut the character off cost more than to compare it. Most ids begin with a
+# letter, and are passed at once.
 _WRITTEN: Final = f"""
     COPY (WITH {_ENDS}
-          SELECT row_number, CASE WHEN ascii(customer_id) = ANY(%(formulas)s) THEN '''' || customer_id ELSE customer_id END,
+          SELECT row_number,
+                 CASE WHEN ascii(customer_id) BETWEEN 65 AND 122 THEN customer_id
+                      WHEN ascii(customer_id) = ANY(%(starts)s) THEN '''' || customer_id
+                      ELSE customer_id END,
                  churn_probability, risk_category, confidence_score, model_version,
                  CASE risk_category WHEN 'low' THEN %(low)s WHEN 'medium' THEN %(medium)s WHEN 'high' THEN %(high)s
                                     ELSE %(critical)s END,
@@ -82,8 +87,6 @@ _WRITTEN: Final = f"""
            WHERE {_RANGE}
            ORDER BY id) TO STDOUT (FORMAT csv)
 """
-# By the code of the first character: to cut the character off cost more than to compare it.
-_FORMULAS: Final = [ord(character) for character in "=+-@\t\r"]
 
 # Of all teams, for they share the customers; but what another's batch is called is its own.
 _OF_CUSTOMER = text("""
@@ -146,16 +149,27 @@ def results_page(conn: Connection, batch: Batch, *, first_row: int, end_row: int
     return _copy_range(conn, _PAGE, batch, first_row, end_row, {})
 
 
-def written_results(conn: Connection, batch: Batch, *, first_row: int, end_row: int, actions: Mapping[str, str]) -> bytes:
+def written_results(
+    conn: Connection,
+    batch: Batch,
+    *,
+    first_row: int,
+    end_row: int,
+    actions: Mapping[str, str],
+    starts: str = "",
+) -> bytes:
     """Write the results of a range of rows as the lines of a CSV download, so that nobody parses them on the way.
 
     Parameters
     ----------
     actions : mapping of str to str
         The recommended action of each risk category; it stands behind `model_version`.
+    starts : str
+        Characters, no letters among them, before which an apostrophe is put where a customer's id begins with one of them.
     """
+    codes = [ord(character) for character in starts]
     named = {name: actions[name] for name in ("low", "medium", "high", "critical")}
-    return _copy_range(conn, _WRITTEN, batch, first_row, end_row, {"formulas": _FORMULAS, **named})
+    return _copy_range(conn, _WRITTEN, batch, first_row, end_row, {"starts": codes, **named})
 
 
 def _copy_range(

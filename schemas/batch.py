@@ -109,6 +109,13 @@ class DownloadQuerySchema(Schema):
         load_default=0, validate=Range(0, 2**31 - 1), metadata={"description": "Leave out the rows before this one."}
     )
     limit = fields.Integer(validate=Range(1, 2**31 - 1), metadata={"description": "At most this many entries; all otherwise."})
+    guard = fields.Boolean(
+        load_default=True,
+        metadata={
+            "description": "CSV alone: an apostrophe before text that a spreadsheet would run as a formula. Programs that read"
+            " CSV drop an apostrophe that a cell begins with, or ask for `false`."
+        },
+    )
 
 
 class ReconciliationSchema(Schema):

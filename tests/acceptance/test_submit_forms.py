@@ -6,6 +6,7 @@ import csv
 import io
 import json
 from collections.abc import Mapping
+from urllib.parse import quote
 
 import httpx
 import pytest
@@ -145,3 +146,30 @@ def test_json_is_json(client: httpx.Client) -> None:
         "/batches", content=json.dumps({"customers": customers(1)}), headers={"Content-Type": "application/json; charset=utf-8"}
     )
     finished(client, answer)
+
+
+@pytest.mark.parametrize("n", [0, N])
+def test_ids_that_are_formulas_are_scored_and_come_back_as_text(client: httpx.Client, n: int) -> None:
+    formulas = ["=1+1", "+1", "-1+1", "@SUM(A1)", "=cmd|' /C calc'!A0", '=HYPERLINK("http://x","y")', "'=1", "-5", "|x", "%x"]
+    rows = [{**row, "customer_id": named} for row, named in zip(customers(len(formulas)), formulas, strict=True)]
+    bad = {**rows[0], "customer_id": "=bad", "contract_type": "=2+5"}
+    answer = submit(client, as_csv([*rows, *customers(n, seed=5), bad]), params={"on_error": "skip"})
+    batch = finished(client, answer)
+    assert (batch["status"], batch["failed_customers"]) == ("partial", 1)
+
+    def cells(what: str, column: str, **query: str) -> list[str]:
+        text = client.get(f"/batches/{batch['batch_id']}/{what}", params={"format": "csv", **query}).text
+        return [row[column] for row in csv.DictReader(io.StringIO(text, newline=""))]
+
+    guarded = cells("results", "customer_id")[: len(formulas)]
+    assert guarded == [f"'{named}" for named in formulas]
+    assert [cell.removeprefix("'") for cell in guarded] == formulas
+    assert cells("results", "customer_id", guard="false")[: len(formulas)] == formulas
+    assert all(0 <= float(cell) <= 1 for cell in cells("results", "churn_probability"))
+    assert cells("errors", "customer_id") == ["'=bad"]
+    assert cells("errors", "value") == ["'=2+5"]
+    assert [r["customer_id"] for r in results(client, batch["batch_id"])][: len(formulas)] == formulas
+    parquet = read_parquet(client.get(f"/batches/{batch['batch_id']}/results", params={"format": "parquet"}).content)
+    assert parquet["customer_id"].to_pylist()[: len(formulas)] == formulas
+    for named in formulas:
+        assert client.get(f"/customers/{quote(named, safe='')}").json()["customer_id"] == named

@@ -61,7 +61,7 @@ def rewritten(target: str, old: str, new: str) -> Change:
             pytest.fail(f"{target} holds {old!r} {source.count(old)} times: bring the table of mutants up to date")
         tree = ast.parse(source.replace(old, new))
         definition = tree.body[0]
-        assert isinstance(definition, ast.FunctionDef)
+        assert isinstance(definition, ast.FunctionDef | ast.AsyncFunctionDef)
         definition.decorator_list = []
         made: dict[str, Any] = {}
         code = compile(tree, f"<{target} without a guard>", "exec", __future__.annotations.compiler_flag)

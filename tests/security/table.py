@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
 from tests.security.mutants import Mutant, both, instead, rewritten
+from workers.outgoing import NoAnswer
 
 _API: Final = "tests/integration/api"
 _ACCESS: Final = f"{_API}/test_access.py"
@@ -15,6 +17,14 @@ _KEYS: Final = f"{_API}/test_keys.py"
 _TOKENS: Final = "tests/unit/api/test_tokens.py"
 _STREAMS: Final = "tests/unit/intake/test_streams.py"
 _BUNDLES: Final = "tests/unit/scoring/test_model.py"
+HEADERS: Final = "tests/unit/api/test_headers.py"
+HOSTS: Final = f"{HEADERS}::TestHosts"
+TARGETS: Final = "tests/unit/schemas/test_targets.py"
+TARGETS_API: Final = "tests/integration/api/test_webhook_targets.py"
+PINNED: Final = "tests/unit/workers/test_pinned.py"
+OUTGOING: Final = "tests/unit/workers/test_outgoing.py"
+SENDING: Final = "workers.pinned._Pinned.handle_async_request"
+DOWNLOADS: Final = f"{_API}/test_downloads.py"
 
 
 @dataclass(frozen=True, slots=True)
@@ -198,10 +208,18 @@ TABLE: Final = (
         (
             Mutant(
                 "prefix-of-formulas",
-                instead("db.predictions._FORMULAS", []),
-                (
-                    f"{_API}/test_downloads.py::TestCells::test_text_that_a_spreadsheet_would_run_is_disarmed_in_csv_alone[=1+1]",
-                ),
+                instead("api.downloads.STARTS", ""),
+                (f"{DOWNLOADS}::TestCells::test_text_that_a_spreadsheet_would_run_is_disarmed_in_csv_alone[=1+1]",),
+            ),
+            Mutant(
+                "prefix-of-refused-values",
+                instead("api.downloads.guarded", lambda column, **_: column),
+                (f"{DOWNLOADS}::TestErrors::test_a_value_that_is_a_formula_is_disarmed",),
+            ),
+            Mutant(
+                "prefix-of-the-prefix",
+                instead("api.guard._SUSPECT", "^[-=+@|%\t\r\n]"),
+                (f"{DOWNLOADS}::TestCells::test_ids_are_guarded_in_csv_alone_and_can_be_had_back[ids1]",),
             ),
         ),
     ),
@@ -262,13 +280,143 @@ TABLE: Final = (
         ),
     ),
     Row(
-        "headers",
+        "SSRF by webhook",
         (
             Mutant(
-                "headers-on-every-answer",
-                instead("api.app.register_headers", lambda *_: None),
-                ("tests/unit/api/test_shell.py::test_every_answer_carries_the_security_headers",),
-                by=(KeyError,),
+                "checked-when-given",
+                rewritten("api.targets.check_target", "targets.check_addresses(", "list("),
+                (f"{TARGETS_API}::test_what_lies_inside_is_refused[http://127.0.0.1/]",),
+            ),
+            Mutant(
+                "checked-when-sent",
+                rewritten(SENDING, "self._targets.check_addresses(addresses)", "pass"),
+                (f"{PINNED}::test_a_name_that_leads_elsewhere_a_moment_later_is_not_followed",),
+            ),
+            Mutant(
+                "pinned-address",
+                rewritten(SENDING, "url.copy_with(host=address)", "url"),
+                (f"{PINNED}::test_a_name_that_leads_elsewhere_a_moment_later_is_not_followed",),
+            ),
+            Mutant(
+                "every-address",
+                rewritten("schemas.targets.Targets.check_addresses", "not all(", "not any("),
+                (f"{TARGETS}::test_any_other_is_refused_and_all_in_the_same_words[10.0.0.1]",),
+            ),
+            Mutant(
+                "addresses-in-disguise",
+                instead("schemas.targets._meant", lambda address: address),
+                (f"{TARGETS}::test_any_other_is_refused_and_all_in_the_same_words[64:ff9b::169.254.169.254]",),
+            ),
+            Mutant(
+                "metadata-services",
+                instead("schemas.targets._METADATA", frozenset()),
+                (f"{TARGETS}::test_any_other_is_refused_and_all_in_the_same_words[168.63.129.16]",),
+            ),
+            Mutant(
+                "one-reading-of-a-host",
+                instead("schemas.targets._NUMERIC", re.compile("(?!)")),
+                (f"{TARGETS}::test_a_host_that_parsers_may_read_differently_is_refused[http://2130706433/]",),
+            ),
+            Mutant(
+                "https-only",
+                rewritten("schemas.targets.Targets.check_scheme", 'scheme != "https"', "False"),
+                (f"{PINNED}::test_plain_http_is_not_spoken_where_that_is_the_rule",),
+            ),
+            Mutant(
+                "name-of-the-certificate",
+                rewritten(SENDING, "url.host.removesuffix", '"other.test".removesuffix'),
+                (f"{PINNED}::test_the_certificate_must_name_the_receiver_and_not_its_address",),
+                by=(NoAnswer,),
+            ),
+            Mutant(
+                "no-redirects",
+                rewritten("workers.outgoing._post", "follow_redirects=False", "follow_redirects=True"),
+                (f"{OUTGOING}::test_a_redirect_is_not_followed",),
+            ),
+            Mutant(
+                "bounded-answer",
+                rewritten("workers.outgoing._read_some", "read >= MAX_ANSWER_BYTES", "False"),
+                (f"{OUTGOING}::test_an_answer_without_end_is_read_to_the_bound_and_no_further",),
+            ),
+            Mutant(
+                "words-of-our-own",
+                instead("workers.outgoing._said_of", str),
+                (f"{OUTGOING}::test_what_another_service_says_is_not_passed_on",),
+            ),
+            Mutant(
+                "sealed-secrets",
+                rewritten("schemas.secrets.Vault.seal", "if self._fernet is None", "if True"),
+                ("tests/unit/schemas/test_secrets.py::test_a_sealed_secret_shows_nothing_and_is_another_each_time",),
+            ),
+        ),
+    ),
+    Row(
+        "headers, origins and hosts",
+        (
+            Mutant(
+                "headers-of-every-answer",
+                instead("api.headers._EVERYWHERE", {}),
+                (f"{HEADERS}::test_every_route_answers_every_method_with_them",),
+            ),
+            Mutant(
+                "origins-that-are-listed",
+                rewritten("api.headers.register_headers", "if origin in origins:", "if origin:"),
+                (f"{HEADERS}::TestOrigins::test_any_other_page_may_not[https://evil.example]",),
+            ),
+            Mutant(
+                "hosts-that-are-ours",
+                rewritten("api.doors.register_doors", "if trusted and not", "if False and not"),
+                (f"{HEADERS}::TestHosts::test_another_name_is_refused[evil.example-400]",),
+            ),
+            Mutant(
+                "proxies-that-are-ours",
+                rewritten("api.doors.register_doors", "n = settings.trusted_proxies", "n = 2"),
+                (f"{HOSTS}::test_a_forwarded_name_counts_if_a_proxy_of_ours_says_it[1-api.example, evil.example-400]",),
+            ),
+        ),
+    ),
+    Row(
+        "metrics and Flower",
+        (
+            Mutant(
+                "token-of-the-api",
+                instead("api.doors.has_metrics_token", lambda _: True),
+                (f"{HEADERS}::TestMetricsDoor::test_the_token_opens_and_nothing_else[/metrics]",),
+            ),
+            Mutant(
+                "metrics-port-shows-no-more",
+                rewritten("api.doors.register_doors", "if request.endpoint != METRICS_ENDPOINT:", "if False:"),
+                (f"{HEADERS}::TestMetricsDoor::test_the_port_of_metrics_shows_nothing_else",),
+            ),
+            Mutant(
+                "token-of-a-worker",
+                instead("workers.scrape._shows", lambda *_: True),
+                ("tests/unit/workers/test_scrape.py::test_without_the_token_nothing_is_shown",),
+            ),
+            Mutant(
+                "token-on-the-network",
+                instead("settings._THIS_MACHINE", frozenset({"0.0.0.0"})),  # noqa: S104 - not bound
+                ("tests/unit/test_settings.py::test_metrics_on_the_network_want_a_token",),
+            ),
+        ),
+    ),
+    Row(
+        "personal data in logs",
+        (
+            Mutant(
+                "stacks-without-text",
+                rewritten("logs._stack_without_text", "type(error).__name__", "repr(error)"),
+                ("tests/unit/test_logs.py::test_our_own_line_has_type_and_stack",),
+            ),
+            Mutant(
+                "fixed-words-of-libraries",
+                rewritten("logs._fixed_words", 'event["event"] = str(record.msg)', "pass"),
+                ("tests/unit/test_logs.py::test_a_librarys_line_about_an_exception_is_cut_to_its_fixed_words",),
+            ),
+            Mutant(
+                "first-line-of-the-driver",
+                rewritten("db.engine._away", 'next(iter(str(error).strip().splitlines()), "lost")', "str(error)"),
+                ("tests/integration/workers/test_words.py::test_a_row_that_postgres_was_reading_when_it_was_cut_off",),
             ),
         ),
     ),
