@@ -23,7 +23,9 @@ def test_passwords_are_made_once_and_only_we_may_read_them(tmp_path: Path) -> No
     assert len(set(asdict(made).values())) == len(asdict(made)) == 10
 
 
-@pytest.mark.parametrize("lacking", ["webhook", "api_key", "postgres_api", "postgres_worker", "redis_user", "webhook_encryption"])
+@pytest.mark.parametrize(
+    "lacking", ["webhook", "api_key", "postgres_api", "postgres_worker", "redis_user", "webhook_encryption"]
+)
 def test_a_file_of_an_earlier_version_keeps_its_passwords_and_gets_what_it_lacks(tmp_path: Path, lacking: str) -> None:
     path = tmp_path / "credentials.json"
     before = asdict(load_credentials(path))
