@@ -111,7 +111,9 @@ class Settings:
     """How long it keeps one."""
 
     inline_max_bytes: int
-    """Bodies up to this size are validated while the client waits; larger ones by a worker."""
+    """Bodies up to this size are validated while the client waits; larger ones while they arrive, or by a worker."""
+    early_validation: bool
+    """Whether a child of the API validates large CSV and NDJSON files while they arrive; workers then read only faulty ones."""
     max_json_size_mb: int
     max_json_values: int
     """Values of a JSON body: each costs its place in memory, however few bytes it has."""
@@ -320,6 +322,7 @@ def _models(env: Env) -> dict[str, Any]:
 def _limits(env: Env) -> dict[str, Any]:
     return {
         "inline_max_bytes": env.int("INLINE_MAX_BYTES", 1_048_576, validate=Range(0)),
+        "early_validation": env.bool("EARLY_VALIDATION", True),
         "max_json_size_mb": env.int("MAX_JSON_SIZE_MB", 32, validate=Range(1)),
         "max_json_values": env.int("MAX_JSON_VALUES", 2_000_000, validate=Range(1)),
         "max_request_size_mb": env.int("MAX_REQUEST_SIZE_MB", 2_048, validate=Range(1)),

@@ -76,11 +76,14 @@ _KEY: Final = {
 def post_batch() -> Response:
     """Submit a batch.
 
-    It is stored when 202 is answered. A small body is read at once and every bad row named; a large one is read by a worker.
+    It is stored when 202 is answered. A small body is read at once and every bad row named; a large
+    one is validated while it arrives, or by a worker.
     """
     key = check_key(request.headers.get("Idempotency-Key"))
-    with read_body(resources().settings, json_schema=SubmitSchema(), option_schema=OptionsSchema()) as body:
-        submitted = submit(resources(), body, Asking(caller().team, key, g.request_id))
+    held = resources()
+    schemas = {"json_schema": SubmitSchema(), "option_schema": OptionsSchema()}
+    with read_body(held.settings, **schemas, early=held.early) as body:
+        submitted = submit(held, body, Asking(caller().team, key, g.request_id))
     return _accepted(submitted)
 
 

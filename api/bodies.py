@@ -9,14 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from typing import Any, BinaryIO, Final, NoReturn, cast
 
 from flask import request
 from marshmallow import Schema, ValidationError
 
+from api.early import Early, EarlyValidation
 from api.errors import BodyTooLarge, MalformedRequest, NotReady, Unprocessable, UnsupportedMedia, faults_of
 from api.media import JSON, MULTIPART, encoding_of_body, media_type_of_body, media_type_of_part
 from intake.slices import Limits
@@ -36,12 +39,15 @@ class Upload:
     ----------
     encoding : str or None
         "gzip" where Content-Encoding said so; a gzip file within is recognised by its readers.
+    early : Early or None
+        What validated it while it came.
     """
 
     stream: BinaryIO
     size: int
     media_type: str
     encoding: str | None
+    early: Early | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +72,9 @@ class Body:
 
 
 @contextmanager
-def read_body(settings: Settings, *, json_schema: Schema, option_schema: Schema) -> Iterator[Body]:
+def read_body(
+    settings: Settings, *, json_schema: Schema, option_schema: Schema, early: EarlyValidation | None = None
+) -> Iterator[Body]:
     """Read the request's body.
 
     Parameters
@@ -75,6 +83,8 @@ def read_body(settings: Settings, *, json_schema: Schema, option_schema: Schema)
         Of a JSON body: the inputs and the options.
     option_schema : Schema
         Of the options that accompany a file, as query parameters or fields of a form.
+    early : EarlyValidation, optional
+        Has a large file validated while it comes.
 
     Raises
     ------
@@ -89,8 +99,12 @@ def read_body(settings: Settings, *, json_schema: Schema, option_schema: Schema)
             yield _read_form(settings, encoding, option_schema, stack)
         else:
             options = load(option_schema, request.args.to_dict(), where="parameter")
-            stream, size, sha256 = _spool(settings.max_request_size_mb << 20, stack)
-            upload = Upload(stream, size, media_type, encoding)
+            spool = _Spool(stack, settings.max_request_size_mb << 20)
+            if early is not None:
+                begin = partial(early.follow, media_type=media_type, encoding=encoding, stack=stack)
+                spool.follow_from(settings.inline_max_bytes, begin)
+            stream, size, sha256 = spool.read()
+            upload = Upload(stream, size, media_type, encoding, spool.early)
             yield Body(options, _fingerprint(media_type, encoding, request.args.to_dict(), sha256), size, upload=upload)
 
 
@@ -99,7 +113,7 @@ def read_json(settings: Settings) -> object:
     if media_type_of_body() != JSON:
         raise UnsupportedMedia(f"Content-Type must be {JSON}.")
     with ExitStack() as stack:
-        stream, _, _ = _spool(settings.max_json_size_mb << 20, stack)
+        stream, _, _ = _Spool(stack, settings.max_json_size_mb << 20).read()
         return _parse(_inflated(stream, encoding_of_body(), settings), settings)
 
 
@@ -124,7 +138,7 @@ def load(schema: Schema, given: object, *, where: str = "pointer") -> dict[str, 
 def _read_json(settings: Settings, encoding: str | None, schema: Schema, stack: ExitStack) -> Body:
     if request.args:
         raise Unprocessable("The options of a JSON body are its members, not query parameters.", code="invalid_parameters")
-    stream, size, sha256 = _spool(settings.max_json_size_mb << 20, stack)
+    stream, size, sha256 = _Spool(stack, settings.max_json_size_mb << 20).read()
     parsed = _parse(_inflated(stream, encoding, settings), settings)
     if not isinstance(parsed, dict):
         raise Unprocessable("The body must be a JSON object.", errors=[_whole_body("must be a JSON object")])
@@ -156,27 +170,51 @@ def _read_form(settings: Settings, encoding: str | None, schema: Schema, stack: 
     return Body(options, _fingerprint(MULTIPART, media_type, given, digest), size, upload=upload)
 
 
-def _spool(limit_bytes: int, stack: ExitStack) -> tuple[BinaryIO, int, str]:
-    """Copy the body to a temporary file; returns it rewound, its size and its SHA-256."""
-    if (request.content_length or 0) > limit_bytes:
-        raise BodyTooLarge.of(limit_bytes)
-    request.max_content_length = limit_bytes
-    spool = temporary_file(stack)
-    digest, size = hashlib.sha256(), 0
-    while block := request.stream.read(_BLOCK_BYTES):
-        digest.update(block)
-        size += len(block)
-        if size > limit_bytes:
-            raise BodyTooLarge.of(limit_bytes)
-        _write(spool, block)
-    if request.content_length not in (None, size):
-        # gunicorn ends the body quietly when the client is gone; half a file may well be a valid file of fewer customers.
-        raise MalformedRequest(
-            f"The body broke off after {size:,} of {request.content_length:,} bytes. Nothing was stored.",
-            code="incomplete_body",
-        )
-    spool.seek(0)
-    return spool, size, digest.hexdigest()
+class _Spool:
+    """The temporary file that the body is copied to, hashed on the way."""
+
+    def __init__(self, stack: ExitStack, limit_bytes: int) -> None:
+        self._file = temporary_file(stack)
+        self._limit_bytes = limit_bytes
+        self._followed_from: float = inf
+        self._follow: Callable[[int], Early | None] = lambda _: None
+        self.early: Early | None = None
+        """What follows the file, if anything does."""
+
+    def follow_from(self, n_bytes: int, begin: Callable[[int], Early | None]) -> None:
+        """Let a body that is larger be followed while it is written; `begin` is given the file's descriptor."""
+        self._followed_from, self._follow = n_bytes, begin
+
+    def read(self) -> tuple[BinaryIO, int, str]:
+        """Copy the whole body; returns the file rewound, its size and its SHA-256."""
+        if (request.content_length or 0) > self._limit_bytes:
+            raise BodyTooLarge.of(self._limit_bytes)
+        request.max_content_length = self._limit_bytes
+        digest, size = hashlib.sha256(), 0
+        while block := request.stream.read(_BLOCK_BYTES):
+            digest.update(block)
+            size += len(block)
+            if size > self._limit_bytes:
+                raise BodyTooLarge.of(self._limit_bytes)
+            _write(self._file, block)
+            self._tell(size)
+        if request.content_length not in (None, size):
+            # gunicorn ends the body quietly when the client is gone; half a file may well be a valid file of fewer customers.
+            raise MalformedRequest(
+                f"The body broke off after {size:,} of {request.content_length:,} bytes. Nothing was stored.",
+                code="incomplete_body",
+            )
+        if self.early is not None:
+            self.early.is_whole()
+        self._file.seek(0)
+        return self._file, size, digest.hexdigest()
+
+    def _tell(self, size: int) -> None:
+        if size > self._followed_from:
+            self._followed_from = inf
+            self.early = self._follow(self._file.fileno())
+        if self.early is not None:
+            self.early.grown_to(size)
 
 
 def temporary_file(stack: ExitStack) -> BinaryIO:
@@ -187,6 +225,7 @@ def temporary_file(stack: ExitStack) -> BinaryIO:
 def _write(spool: BinaryIO, block: bytes) -> None:
     try:
         spool.write(block)
+        spool.flush()  # or the disk may be found full only later
     except OSError as exc:
         raise NotReady(
             "The server has no room for the body at this moment. Nothing was stored; try again.", code="no_room"

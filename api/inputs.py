@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol
 from sqlalchemy import Connection
 
 from api.bodies import Body, Upload, temporary_file
+from api.early import Early
 from api.errors import Unprocessable
 from api.reading import (
     MAX_INLINE_ROWS,
@@ -86,6 +87,25 @@ class UnreadInput:
 
 
 @dataclass(frozen=True, slots=True)
+class EarlyInput:
+    """A file that was validated while it came; storing it may raise GaveUp, and then it is for a worker to read."""
+
+    unread: UnreadInput
+    early: Early
+
+    @property
+    def source(self) -> Source:
+        return self.unread.source
+
+    def columns(self) -> dict[str, Any]:
+        return self.unread.columns()
+
+    def store(self, conn: Connection, batch_id: str, /) -> None:
+        store_chunks(conn, batch_id, self.early.chunks())
+        set_planned(conn, batch_id, self.early.plan)
+
+
+@dataclass(frozen=True, slots=True)
 class LaterInput:
     """Rows that a worker selects: by a filter, or those of a parent that failed."""
 
@@ -111,7 +131,9 @@ def input_of(resources: Resources, body: Body, stack: ExitStack) -> Input:
     try:
         reading = read_customers(body, resources.settings)
     except TooLargeInline:
-        return UnreadInput(source, body.upload or _as_upload(body.customers or [], stack))
+        unread = UnreadInput(source, body.upload or _as_upload(body.customers or [], stack))
+        early = unread.upload.early
+        return unread if early is None else EarlyInput(unread, early)
     return _checked(resources, source, reading, body, None if body.upload else "/customers")
 
 

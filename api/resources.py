@@ -15,6 +15,7 @@ from redis.retry import Retry
 from sqlalchemy import Engine
 
 from api.caller import known_caller
+from api.early import EarlyValidation
 from api.replies import Replies
 from api.singles import Singles
 from broker.app import make_producer
@@ -60,6 +61,7 @@ class Resources:
     publisher: Publisher
     replies: Replies
     singles: Singles
+    early: EarlyValidation
     holding: threading.BoundedSemaphore
     stopping: threading.Event
 
@@ -79,6 +81,7 @@ class Resources:
         self.replies.close()
         self.pool.dispose()
         self.overseer.dispose()
+        self.early.close()
         self.redis.close()
         self.probe.close()
 
@@ -119,6 +122,7 @@ def make_resources(settings: Settings) -> Resources:
         publisher,
         replies,
         Singles(engine_of, overseer, publisher, replies, stopping),
+        EarlyValidation(settings),
         threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE)),
         stopping,
     )

@@ -13,8 +13,9 @@ from sqlalchemy import Connection
 
 from api.auditing import audit
 from api.bodies import Body
+from api.early import GaveUp
 from api.errors import BacklogFull, MalformedRequest, TooManyRequests, Unprocessable
-from api.inputs import Input, LaterInput, input_of
+from api.inputs import EarlyInput, Input, LaterInput, input_of
 from api.resources import Resources
 from api.targets import check_target
 from db.allowance import Use, lock_use_of_team, use_of_team
@@ -71,7 +72,12 @@ def submit(resources: Resources, body: Body, asking: Asking) -> Submitted:
             return earlier
         _check_backlog(resources, asking.team)
         check_callback(resources, body.options)
-        return _store(resources, input_of(resources, body, stack), body.options, body.sha256, asking)
+        what = input_of(resources, body, stack)
+        try:
+            return _store(resources, what, body.options, body.sha256, asking)
+        except GaveUp:
+            assert isinstance(what, EarlyInput)  # noqa: S101 - no other gives up
+            return _store(resources, what.unread, body.options, body.sha256, asking)
 
 
 def submit_retry(resources: Resources, parent_id: str, asking: Asking) -> Submitted:

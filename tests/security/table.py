@@ -177,9 +177,10 @@ TABLE: Final = (
             Mutant(
                 "size-of-a-body",
                 rewritten(
-                    "api.bodies._spool",
-                    "    if (request.content_length or 0) > limit_bytes:\n        raise BodyTooLarge.of(limit_bytes)\n",
-                    "    limit_bytes <<= 1\n",
+                    "api.bodies._Spool.read",
+                    "    if (request.content_length or 0) > self._limit_bytes:\n"
+                    "        raise BodyTooLarge.of(self._limit_bytes)\n",
+                    "    self._limit_bytes <<= 1\n",
                 ),
                 (f"{_API}/test_submit.py::TestRefusals::test_a_body_one_byte_above_its_limit",),
             ),

@@ -28,6 +28,7 @@ def settings(databases: DatabaseUrls, redis_user_url: str) -> Settings:
             "ENVIRONMENT": "testing",
             "CHUNK_ROWS": "40",
             "INLINE_MAX_BYTES": "20000",
+            "EARLY_VALIDATION": "false",
             "MAX_JSON_SIZE_MB": "1",
             "MAX_REQUEST_SIZE_MB": "2",
             "PREDICTION_TIMEOUT_SECONDS": "0.4",
