@@ -197,7 +197,7 @@ def test_a_sealed_secret_signs_where_its_key_is_held_and_waits_where_it_is_not(
 ) -> None:
     old, new, secret = new_sealing_key(), new_sealing_key(), new_secret()
     with ledger.begin() as conn:
-        endpoint = add_endpoint(conn, receiver.url, secret=Vault([old]).seal(secret))
+        endpoint = add_endpoint(conn, receiver.url, team=DEFAULT_TEAM, secret=Vault([old]).seal(secret))
         add_batch(conn, "b", sizes=(1,))
         score(conn, "b")
         hand_out(conn)
