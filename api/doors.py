@@ -19,6 +19,8 @@ from api.metrics import METRICS_ENDPOINT
 from settings import Settings
 
 _BEARER: Final = "bearer"
+_BEFORE_PROXIES: Final = "werkzeug.proxy_fix.orig"
+"""Where ProxyFix keeps what it has changed."""
 
 
 def register_doors(app: Flask, settings: Settings) -> None:
@@ -55,7 +57,9 @@ def is_let_in() -> bool:
 
 def by_metrics_port(settings: Settings) -> bool:
     """Whether the request came by the port that is there for metrics."""
-    return bool(settings.metrics_port) and request.environ.get("SERVER_PORT") == str(settings.metrics_port)
+    # As the server knows it: ProxyFix takes the port of X-Forwarded-Host, which a client may have chosen, for the server's.
+    told = request.environ.get(_BEFORE_PROXIES, request.environ).get("SERVER_PORT")
+    return bool(settings.metrics_port) and told == str(settings.metrics_port)
 
 
 def has_metrics_token(settings: Settings) -> bool:

@@ -390,6 +390,11 @@ TABLE: Final = (
                 (f"{HEADERS}::TestMetricsDoor::test_the_port_of_metrics_shows_nothing_else",),
             ),
             Mutant(
+                "port-as-the-server-knows-it",
+                instead("api.doors._BEFORE_PROXIES", "none"),
+                (f"{HEADERS}::TestMetricsDoor::test_no_header_leads_to_that_port",),
+            ),
+            Mutant(
                 "token-of-a-worker",
                 instead("workers.scrape._shows", lambda *_: True),
                 ("tests/unit/workers/test_scrape.py::test_without_the_token_nothing_is_shown",),
