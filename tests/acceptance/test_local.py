@@ -143,7 +143,7 @@ def test_up_returns_when_all_is_ready(up: subprocess.CompletedProcess[str], layo
 
 
 @pytest.mark.usefixtures("up")
-def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout) -> None:
+def test_flower_shows_workers_and_task_names_only_with_the_login(layout: Layout, env: Mapping[str, str]) -> None:
     state = read_state(layout)
     assert state is not None
     user, _, password = state.flower_login.partition(":")

@@ -48,6 +48,7 @@ def plan_of(folder: Path, port: int, how: dict[str, str]) -> Plan:
         views=(stand_in("view", folder, "serve"),),
         settings={"DATABASE_URL": "post gres"},
         api_url="",
+        metrics_url="",
         flower_url="",
         flower_login="",
     )

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
+from schemas.targets import TargetRefused
 from tests.security.mutants import Mutant, both, instead, rewritten
 from workers.outgoing import NoAnswer
 
@@ -306,7 +307,8 @@ TABLE: Final = (
             Mutant(
                 "addresses-in-disguise",
                 instead("schemas.targets._meant", lambda address: address),
-                (f"{TARGETS}::test_any_other_is_refused_and_all_in_the_same_words[64:ff9b::169.254.169.254]",),
+                (f"{TARGETS}::test_a_global_address_is_allowed[64:ff9b::808:808]",),
+                by=(TargetRefused,),
             ),
             Mutant(
                 "metadata-services",

@@ -36,7 +36,7 @@ def test_a_file_is_streamed_with_its_type_its_length_and_progress(api: FakeApi, 
     assert asked.params == {"priority": "high", "on_error": "skip"}
     assert asked.headers["content-type"] == "text/csv"
     assert asked.headers["content-length"] == str(csv.stat().st_size)
-    assert asked.headers["x-api-key"] == "key-1"
+    assert asked.headers["authorization"] == "Bearer key-1"
     assert seen[0] == (0, csv.stat().st_size)
     assert seen[-1] == (csv.stat().st_size, csv.stat().st_size)
     assert len(seen) == 2 + csv.stat().st_size // PIECE_BYTES

@@ -48,7 +48,8 @@ def test_a_damaged_file_is_made_anew(bundle: ModelBundle, folder: Path, tmp_path
     ensure_compiled(tmp_path / "v1", folder, sha256=bundle.sha256)
     path = path_of(folder, identity_of(bundle.manifest.files[MODEL_NAME]))
     path.write_bytes(path.read_bytes()[:-1])
-    assert choose_engine(bundle, choice=EngineChoice.AUTO, native_folder=folder).name == "lightgbm"
+    with pytest.raises(EngineUnavailable, match="was altered"):
+        choose_engine(bundle, choice=EngineChoice.AUTO, native_folder=folder)
     assert ensure_compiled(tmp_path / "v1", folder, sha256=bundle.sha256) is None
     assert choose_engine(bundle, choice=EngineChoice.AUTO, native_folder=folder).name == "compiled"
 
