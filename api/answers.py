@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
@@ -91,7 +90,7 @@ def etag_of(answer: Mapping[str, Any]) -> str:
     """A weak ETag's value: it changes when the batch does, and not merely because time has passed."""
     lasting = {name: value for name, value in answer.items() if name not in _VOLATILE}
     lasting["progress"] = {name: value for name, value in answer["progress"].items() if name not in _VOLATILE}
-    return hashlib.sha256(json.dumps(lasting, sort_keys=True).encode()).hexdigest()[:32]
+    return hashlib.sha256(repr(lasting).encode()).hexdigest()[:32]
 
 
 def prediction_answer(prediction: StoredPrediction) -> dict[str, Any]:

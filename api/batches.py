@@ -128,14 +128,9 @@ def get_one_batch(query: dict[str, Any], batch_id: str) -> Response:
     With `wait`, the answer is held until the state differs from If-None-Match or, without that header, until the batch ends.
     """
     known = request.if_none_match
-    with _a_thread_to_hold() as may_hold:
-        seen = wait_for_news(
-            resources(),
-            batch_id,
-            team=caller().team,
-            is_known=known.contains_weak if known else None,
-            wait_s=query["wait"] if may_hold else 0,
-        )
+    with _a_thread_to_hold(query["wait"]) as wait_s:
+        is_known = known.contains_weak if known else None
+        seen = wait_for_news(resources(), batch_id, team=caller().team, is_known=is_known, wait_s=wait_s)
     answer = Response(status=304) if known.contains_weak(seen.etag) else jsonify(seen.answer)
     answer.set_etag(seen.etag, weak=True)
     answer.headers["Cache-Control"] = "private, no-cache"
@@ -267,11 +262,11 @@ def _read(batch_id: str) -> Batch:
 
 
 @contextlib.contextmanager
-def _a_thread_to_hold() -> Iterator[bool]:
-    """Whether this request may hold its thread; with too many long polls it is answered at once instead."""
-    held = resources().holding.acquire(blocking=False)
+def _a_thread_to_hold(wait_s: float) -> Iterator[float]:
+    """How long this request may hold its thread; with too many long polls it is answered at once instead."""
+    held = wait_s > 0 and resources().holding.acquire(blocking=False)
     try:
-        yield held
+        yield wait_s if held else 0
     finally:
         if held:
             resources().holding.release()

@@ -141,6 +141,22 @@ class Leases(Storage):
             window.given += amount
             return window.given
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether nobody at all is in a window."""
+        with self._lock:
+            # In the order in which they began, so that those which have ended come first.
+            while self._windows and next(iter(self._windows.values())).ends <= time.monotonic():
+                self._windows.popitem(last=False)
+            return not self._windows
+
+    def standing(self, key: str) -> tuple[int, float]:
+        """The last number given out here, and for how many seconds its window goes on; zeros in no window."""
+        with self._lock:
+            window = self._windows.get(key)
+            left_s = 0.0 if window is None else window.ends - time.monotonic()
+            return (0, 0.0) if window is None or left_s <= 0 else (window.given, left_s)
+
     def _begin(self, key: str, expiry: int) -> _Window:
         while len(self._windows) >= MOST_WINDOWS:
             self._windows.popitem(last=False)
@@ -162,15 +178,11 @@ class Leases(Storage):
 
     def get(self, key: str) -> int:
         """The last number given out here; 0 in no window."""
-        with self._lock:
-            window = self._windows.get(key)
-            return 0 if window is None or window.ends <= time.monotonic() else window.given
+        return self.standing(key)[0]
 
     def get_expiry(self, key: str) -> float:
         """When the window ends, as `time.time` counts."""
-        with self._lock:
-            window = self._windows.get(key)
-            return time.time() + (0.0 if window is None else max(0.0, window.ends - time.monotonic()))
+        return time.time() + self.standing(key)[1]
 
     def check(self) -> bool:
         """Whether Redis counts."""

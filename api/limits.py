@@ -50,7 +50,7 @@ class _Limits:
 
     def refuse_strangers(self) -> None:
         """Refuse an address from which too many requests came without a valid key, before anything is looked up for it."""
-        if self.unknown is not None and not _is_free():
+        if self.unknown is not None and not self.unknown.is_idle and not _is_free():
             standing = self.unknown.look(_address())
             if not standing.is_within:
                 _refuse(standing, "requests without a valid key", "UNAUTHORISED_REQUESTS_PER_MINUTE")

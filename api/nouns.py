@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar
+from functools import wraps
+from typing import TYPE_CHECKING, Any, Final, Protocol, TypeVar, cast
 
 import flask_smorest
-from marshmallow import RAISE, Schema
+from flask import request
+from marshmallow import RAISE, Schema, ValidationError
 
 from api.access import SCHEMES, SCOPES
 
@@ -54,7 +56,23 @@ class Noun(flask_smorest.Blueprint):  # type: ignore[misc]
     def query(self, schema: type[Schema]) -> Door:
         """Parse the query into the view's first argument; an unknown parameter is refused: most often it is a misspelt one."""
         # An instance, for webargs would make one of a class for each request.
-        return self.arguments(schema(), location="query", unknown=RAISE)
+        instance = schema()
+        parse = self.arguments(instance, location="query", unknown=RAISE)
+        usual = _without_parameters(instance)
+
+        def decorate(view: View) -> View:
+            parsing = parse(view)
+
+            @wraps(parsing)
+            def view_of_query(*args: Any, **kwargs: Any) -> Any:
+                # Most requests have no query, polls above all, and nothing to parse takes as long as something.
+                if usual is not None and not request.query_string:
+                    return view(*args, dict(usual), **kwargs)
+                return parsing(*args, **kwargs)
+
+            return cast(View, view_of_query)
+
+        return decorate
 
     def problems(self, **reasons: str) -> Door:
         """Document the errors of a view: `problems(_404="No such batch.")`."""
@@ -67,6 +85,14 @@ class Noun(flask_smorest.Blueprint):  # type: ignore[misc]
             return view
 
         return decorate
+
+
+def _without_parameters(schema: Schema) -> Mapping[str, Any] | None:
+    """What a query without parameters means; None where one is required."""
+    try:
+        return cast("Mapping[str, Any]", schema.load({}))
+    except ValidationError:
+        return None
 
 
 def headers(**described: str) -> dict[str, Mapping[str, Any]]:

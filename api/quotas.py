@@ -3,15 +3,14 @@
 from __future__ import annotations
 
 import math
-import time
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from flask import Flask
 from flask_limiter import Limiter
 from limits import RateLimitItemPerMinute
 
-from api.leases import SCHEME, Counters
+from api.leases import SCHEME, Counters, Leases
 
 WINDOW_S: Final = 60
 _BLOCKS: Final = 100
@@ -56,6 +55,7 @@ class Quota:
         self._limiter = Limiter(
             lambda: name, app=Flask("quota"), strategy="fixed-window", storage_uri=f"{SCHEME}://", storage_options=options
         )
+        self._leases = cast(Leases, self._limiter.limiter.storage)
 
     def take(self, who: str) -> Standing:
         """Count a request.
@@ -71,6 +71,12 @@ class Quota:
         """How somebody stands, as far as this process knows; counts nothing and asks nobody."""
         return self._standing(who, is_within=self._limiter.limiter.test(self._item, who))
 
+    @property
+    def is_idle(self) -> bool:
+        """Whether this process has counted nobody lately, so that everyone is within the quota."""
+        return self._leases.is_idle
+
     def _standing(self, who: str, *, is_within: bool) -> Standing:
-        window = self._limiter.limiter.get_window_stats(self._item, who)
-        return Standing(self, is_within, window.remaining, max(0, math.ceil(window.reset_time - time.time())))
+        # What the strategy's get_window_stats asks in two steps, each with the key made anew.
+        given, ends_in_s = self._leases.standing(self._item.key_for(who))
+        return Standing(self, is_within, max(0, self.amount - given), math.ceil(ends_in_s))

@@ -5,11 +5,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
-from typing import Final, cast
+from typing import Final
 
-import httpx
 from flask import Flask, Response, jsonify
 
 from api.app import create_app
@@ -17,15 +15,12 @@ from api.bodies import read_json
 from api.resources import resources
 from bench.ground import Ground
 from bench.model import load_scorer
-from deploy.local.ports import HOST, free_port
-from deploy.local.process import Service, running
-from deploy.local.stack import API
+from bench.served import served
 from schemas.customer import read_customer
 from scoring.risk import RECOMMENDED_ACTIONS, RISK_CATEGORIES
 from workers.stored import table_of
 
 _BUNDLE: Final = "BENCH_BUNDLE"
-_NAME: Final = "in-process-api"
 
 
 def create_predicting_app() -> Flask:
@@ -55,32 +50,6 @@ def create_predicting_app() -> Flask:
 @contextmanager
 def predicting_api(ground: Ground) -> Iterator[str]:
     """Serve that application as the product is served, on another port, for the length of a block; yields its URL."""
-    port = free_port()
-    url = f"http://{HOST}:{port}"
-    service = _service(ground, port, url)
-    with running(service):
-        yield url
-
-
-def _service(ground: Ground, port: int, url: str) -> Service:
-    usual = ground.stack.services[API]
-    counters = ground.folder / "metrics" / _NAME
-    counters.mkdir(parents=True)
-    own = {"PORT": str(port), _BUNDLE: str(ground.bundle), "PROMETHEUS_MULTIPROC_DIR": str(counters), "OMP_NUM_THREADS": "1"}
-
-    def ready() -> bool:
-        try:
-            return httpx.get(f"{url}/health/ready", timeout=2.0, trust_env=False).is_success
-        except httpx.HTTPError:
-            return False
-
-    return replace(
-        usual,
-        name=_NAME,
-        argv=(*usual.argv[:-1], "bench.inprocess:create_predicting_app()"),
-        log=usual.log.with_name(f"{_NAME}.log"),
-        ready=ready,
-        env={**(usual.env or {}), **own},
-        prepare=cast("type[list[str]]", list),
-        ports=(),
-    )
+    env = {_BUNDLE: str(ground.bundle), "OMP_NUM_THREADS": "1"}
+    with served(ground, "bench.inprocess:create_predicting_app()", name="in-process-api", env=env) as api:
+        yield api.url

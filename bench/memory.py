@@ -50,7 +50,8 @@ def peak_memory(stack: Stack, *names: str) -> Iterator[Mapping[str, float]]:
         watcher.join()
 
 
-def cpu_seconds(stack: Stack, name: str) -> float:
-    """Processor time that a service's processes have taken so far."""
-    times = (process.cpu_times() for process in processes_of(stack, name))
+def cpu_seconds(pid: int) -> float:
+    """Processor time that a process and all its children have taken so far."""
+    leader = psutil.Process(pid)
+    times = (process.cpu_times() for process in [leader, *leader.children(recursive=True)])
     return sum(spent.user + spent.system for spent in times)

@@ -9,16 +9,19 @@ from http.client import HTTPConnection
 from typing import Final
 from urllib.parse import urlsplit
 
+from bench.constant import FACTORY
 from bench.ground import Ground, ended_at
 from bench.key import KEY_HEADER
 from bench.measure import Findings, Section, Target, in_turn, medians, table_of, tell
 from bench.memory import cpu_seconds
 from bench.reference import EVERYONE, score_everyone
+from bench.served import Served, served
 from bench.wire import Wire
 from deploy.local.stack import API
 
 _STATUS: Final = "a batch's status"
-_CONSTANT: Final = "a constant view"
+_CONSTANT: Final = "a view that returns a constant"
+_PUBLIC: Final = "the same without a key (/health/live)"
 _POLLED: Final = "100 polls a second"
 _ALONE: Final = "nobody asks"
 _POLLS_A_SECOND: Final = 100
@@ -31,8 +34,10 @@ def measure(ground: Ground, *, n: int, requests: int, rounds: int) -> Findings:
     ground.forget_batches()
     path = f"/api/v1/batches/{ground.finished(ground.client.post('/batches', json=EVERYONE))['batch_id']}"
     tell("The API's processor time a request, us:")
-    paths = {_STATUS: path, _CONSTANT: "/health/live"}
-    costs = in_turn({name: partial(_cpu_micros, ground, asked, requests) for name, asked in paths.items()}, rounds=rounds)
+    product = Served(ground.stack.api_url, ground.stack.children[API].pid)
+    with served(ground, FACTORY, name="constant-api") as constant:
+        asked = {_STATUS: (product, path), _CONSTANT: (constant, path), _PUBLIC: (product, "/health/live")}
+        costs = in_turn({name: partial(_cpu_micros, *whom, requests) for name, whom in asked.items()}, rounds=rounds)
     tell("By reference, customers a second:")
     rates = in_turn({_POLLED: partial(_polled, ground, n), _ALONE: partial(score_everyone, ground, n)}, rounds=rounds)
     cost, rate = medians(costs), medians(rates)
@@ -44,7 +49,8 @@ def measure(ground: Ground, *, n: int, requests: int, rounds: int) -> Findings:
         [
             Section(
                 "What a poll costs",
-                f"Processor time of all the API's processes, {requests:,} requests a round over one connection.",
+                f"Processor time of all the API's processes, {requests:,} requests a round over one connection. The view that"
+                " returns a constant stands in the place of the status: it wants a key, counts and is logged as the status is.",
                 ("us of processor", "median", "lowest", "highest", "to a constant view"),
                 table_of(costs, against=_CONSTANT),
                 cost,
@@ -63,13 +69,13 @@ def measure(ground: Ground, *, n: int, requests: int, rounds: int) -> Findings:
     )
 
 
-def _cpu_micros(ground: Ground, path: str, requests: int) -> float:
-    connection = HTTPConnection(urlsplit(ground.stack.api_url).netloc, timeout=_TIMEOUT_S)
+def _cpu_micros(api: Served, path: str, requests: int) -> float:
+    connection = HTTPConnection(urlsplit(api.url).netloc, timeout=_TIMEOUT_S)
     try:
-        before = cpu_seconds(ground.stack, API)
+        before = cpu_seconds(api.pid)
         for _ in range(requests):
             _ask(connection, path)
-        return (cpu_seconds(ground.stack, API) - before) / requests * 1e6
+        return (cpu_seconds(api.pid) - before) / requests * 1e6
     finally:
         connection.close()
 

@@ -119,6 +119,7 @@ def make_engine(
             "tcp_user_timeout": 30_000,
         },
         json_serializer=to_json,
+        json_deserializer=_from_json,
         # An error's text would otherwise repeat the customers that were bound to its statement.
         hide_parameters=True,
         **pool,
@@ -165,6 +166,11 @@ def _driver_url(url: str) -> str:
 def to_json(value: object) -> str:
     """Encode a JSON value; NaN and infinities are refused, as jsonb would refuse them."""
     return json.dumps(value, separators=(",", ":"), allow_nan=False)
+
+
+def _from_json(text: str) -> Any:
+    """Decode a JSON value; most summaries of a batch are empty, and each poll reads four of them."""
+    return {} if text == "{}" else json.loads(text)
 
 
 def _wrap(context: ExceptionContext) -> DatabaseUnavailable | None:
