@@ -12,6 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, cast
+from urllib.parse import unquote, urlsplit
 
 from environs import Env, EnvValidationError
 from marshmallow import ValidationError
@@ -21,7 +22,9 @@ from schemas.secrets import (
     FEWEST_BYTES,
     FEWEST_SECRET_BYTES,
     MOST_BYTES,
+    PREFIX,
     is_guessable,
+    is_placeholder,
     is_sealing_key,
     is_secret,
 )
@@ -249,7 +252,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         env.seal()
     except EnvValidationError as exc:
         raise _explained(cast("Mapping[str, list[str]]", exc.error_messages)) from exc
-    if faults := _disagreements(values) + _of_identities(values):
+    if faults := _disagreements(values) + _of_identities(values) + _of_secrets(values):
         raise SettingsError("\n".join(["The settings cannot be used:", *faults]))
     return Settings(**values, unserved=tuple(reserved))
 
@@ -504,6 +507,27 @@ def _of_identities(values: Mapping[str, Any]) -> list[str]:
             for name in ("JWT_AUDIENCE", "JWT_ISSUER")
             if not values[name.lower()]
         ]
+    return faults
+
+
+def _of_secrets(values: Mapping[str, Any]) -> list[str]:
+    """Passwords and secrets that are no secret, where it matters; none of them is echoed."""
+    if values["environment"] in ("development", "testing"):
+        return []
+    faults = []
+    for name in ("database_url", "database_worker_url", "database_owner_url", "redis_url"):
+        parts = urlsplit(values[name] or "")
+        # Without a password the server goes by certificates, a file or the network; with this one anybody gets in.
+        if parts.password and is_placeholder(unquote(parts.password), user=unquote(parts.username or "")):
+            faults.append(f"  {name.upper()}: its password may be guessed, or is that of an example; give its role another")
+    held = {
+        "METRICS_TOKEN": [values["metrics_token"]],
+        "WEBHOOK_SECRET": [secret.removeprefix(PREFIX) for secret in values["webhook_secret"]],
+        "WEBHOOK_ENCRYPTION_KEY": values["webhook_encryption_key"],
+    }
+    for name, secrets in held.items():
+        if any(secret and is_placeholder(secret) for secret in secrets):
+            faults.append(f"  {name}: may be guessed; make a random one")
     return faults
 
 

@@ -124,6 +124,8 @@ def load(schema: Schema, given: object, *, where: str = "pointer") -> dict[str, 
     ------
     Unprocessable
         With all faults.
+    MalformedRequest
+        It is nested too deeply to be looked at.
     """
     try:
         return cast(dict[str, Any], schema.load(given))  # type: ignore[arg-type]
@@ -133,6 +135,9 @@ def load(schema: Schema, given: object, *, where: str = "pointer") -> dict[str, 
             faults = [{"parameter": fault.pop("pointer").lstrip("/"), **fault} for fault in faults]
         said = "; ".join(f"{fault.get(where) or 'body'}: {fault['message']}" for fault in faults[:3])
         raise Unprocessable(f"The request is not valid. {said}", errors=faults) from exc
+    except RecursionError:
+        # Metadata may be nested, in a body as in a parameter.
+        raise _too_deep() from None
 
 
 def _read_json(settings: Settings, encoding: str | None, schema: Schema, stack: ExitStack) -> Body:
@@ -142,10 +147,7 @@ def _read_json(settings: Settings, encoding: str | None, schema: Schema, stack: 
     parsed = _parse(_inflated(stream, encoding, settings), settings)
     if not isinstance(parsed, dict):
         raise Unprocessable("The body must be a JSON object.", errors=[_whole_body("must be a JSON object")])
-    try:
-        loaded = load(schema, parsed)
-    except RecursionError:
-        raise _too_deep() from None
+    loaded = load(schema, parsed)
     inputs = {name: loaded.pop(name) for name in ("customers", "customer_ids", "filter") if name in loaded}
     return Body(loaded, _fingerprint(JSON, encoding, {}, sha256), size, **inputs)
 
@@ -285,7 +287,7 @@ def _refuse_depth() -> NoReturn:
 
 
 def _too_deep() -> MalformedRequest:
-    return MalformedRequest("The body is nested too deeply.", code="malformed_json")
+    return MalformedRequest("The request is nested too deeply.", code="malformed_json")
 
 
 def _whole_body(message: str) -> dict[str, Any]:

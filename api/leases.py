@@ -141,15 +141,6 @@ class Leases(Storage):
             window.given += amount
             return window.given
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether nobody at all is in a window."""
-        with self._lock:
-            # In the order in which they began, so that those which have ended come first.
-            while self._windows and next(iter(self._windows.values())).ends <= time.monotonic():
-                self._windows.popitem(last=False)
-            return not self._windows
-
     def standing(self, key: str) -> tuple[int, float]:
         """The last number given out here, and for how many seconds its window goes on; zeros in no window."""
         with self._lock:

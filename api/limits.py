@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import ipaddress
+from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
 from typing import Any, Final, NoReturn
@@ -12,7 +13,7 @@ from apispec import BasePlugin
 from flask import Flask, Response, g, request
 
 from api.caller import known_caller
-from api.errors import NotReady, TooManyRequests
+from api.errors import NotReady, TooManyRequests, Unauthorised
 from api.leases import Counters, CountersAway
 from api.nouns import MEDIA_TYPE_PROBLEM
 from api.quotas import WINDOW_S, Quota, Standing
@@ -48,12 +49,24 @@ class _Limits:
         self.batches = quota("batches", settings.batch_rate_limit_per_minute)
         self.unknown = quota("unknown", settings.unauthorised_requests_per_minute)
 
-    def refuse_strangers(self) -> None:
-        """Refuse an address from which too many requests came without a valid key, before anything is looked up for it."""
-        if self.unknown is not None and not self.unknown.is_idle and not _is_free():
-            standing = self.unknown.look(_address())
-            if not standing.is_within:
-                _refuse(standing, "requests without a valid key", "UNAUTHORISED_REQUESTS_PER_MINUTE")
+    def told_apart(self, authenticate: Callable[[], None]) -> Callable[[], None]:
+        """Authenticate, and refuse a stranger whose address sent too many requests without a valid key in other words.
+
+        Whoever has a valid key passes, for others may share the address: a network behind one router, or every client where a
+        proxy in front is not named in TRUSTED_PROXIES.
+        """
+
+        def check() -> None:
+            try:
+                authenticate()
+            except Unauthorised:
+                if self.unknown is not None:
+                    standing = self.unknown.look(_address())
+                    if not standing.is_within:
+                        _refuse(standing, "requests without a valid key", "UNAUTHORISED_REQUESTS_PER_MINUTE")
+                raise
+
+        return check
 
     def count(self) -> None:
         """Count a request against its team's quotas."""
@@ -81,18 +94,17 @@ class _Limits:
         return response
 
 
-def register_limits(app: Flask, resources: Resources, *, authenticate: Any = None) -> None:
+def register_limits(app: Flask, resources: Resources, *, authenticate: Callable[[], None] | None = None) -> None:
     """Limit the requests to an application.
 
     Parameters
     ----------
     authenticate : callable, optional
-        Run before a request is counted for its team, and after addresses of many refusals were refused.
+        Run before a request is counted for its team; raises Unauthorised for a stranger.
     """
     limits = _Limits(resources.settings, Counters(resources.probe, resources.stopping))
-    app.before_request(limits.refuse_strangers)
     if authenticate is not None:
-        app.before_request(authenticate)
+        app.before_request(limits.told_apart(authenticate))
     app.before_request(limits.count)
     app.after_request(limits.say)
 

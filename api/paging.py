@@ -12,6 +12,7 @@ from urllib.parse import urlencode
 from flask import Response, jsonify, request
 
 from api.errors import Unprocessable
+from schemas.batch import LONGEST_CURSOR
 from schemas.moments import rfc3339
 
 Item = TypeVar("Item")
@@ -35,13 +36,15 @@ def after(cursor: str | None) -> tuple[datetime, str] | None:
         return None
     try:
         return _unpacked(cursor)
-    except (ValueError, TypeError, AttributeError) as exc:
+    except (ValueError, TypeError, AttributeError, RecursionError) as exc:
         message = "Must be the next_cursor of a page."
         fault = {"parameter": "cursor", "code": "invalid_value", "message": message}
         raise Unprocessable(f"cursor: {message}", code="invalid_parameters", errors=[fault]) from exc
 
 
 def _unpacked(cursor: str) -> tuple[datetime, str]:
+    if len(cursor) > LONGEST_CURSOR:
+        raise ValueError(len(cursor))
     packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)
     moment, key = json.loads(packed)
     if not key.isprintable():  # Postgres refuses a NUL in text

@@ -71,11 +71,6 @@ class Quota:
         """How somebody stands, as far as this process knows; counts nothing and asks nobody."""
         return self._standing(who, is_within=self._limiter.limiter.test(self._item, who))
 
-    @property
-    def is_idle(self) -> bool:
-        """Whether this process has counted nobody lately, so that everyone is within the quota."""
-        return self._leases.is_idle
-
     def _standing(self, who: str, *, is_within: bool) -> Standing:
         # What the strategy's get_window_stats asks in two steps, each with the key made anew.
         given, ends_in_s = self._leases.standing(self._item.key_for(who))

@@ -12,6 +12,7 @@ from typing import Any, Final, Protocol
 
 import jwt
 import structlog
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
 
 from api.caller import Caller
 from api.errors import Unauthorised
@@ -22,6 +23,7 @@ _LEEWAY_S: Final = 5
 """How far the provider's clock may be from ours."""
 
 _LONGEST: Final = 8_192
+_FEWEST_RSA_BITS: Final = 2_048
 _MOST_SUBJECT: Final = 100
 # Each names a key from elsewhere, or changes how the token is read; none has a place in ours.
 _STRANGE: Final = frozenset({"jku", "jwk", "x5u", "x5c", "crit", "zip", "b64"})
@@ -175,6 +177,8 @@ def _read_keys(path: Path, algorithm: str) -> dict[str | None, Any]:
         keys = {each.get("kid"): jwt.PyJWK(each, algorithm).key for each in public}
     except (OSError, ValueError, KeyError, TypeError, AttributeError, jwt.PyJWTError) as exc:
         raise SettingsError(f"JWT_JWKS_FILE: {path} is no JWKS with keys for {algorithm} ({type(exc).__name__}).") from exc
+    if any(isinstance(key, RSAPublicKey) and key.key_size < _FEWEST_RSA_BITS for key in keys.values()):
+        raise SettingsError(f"JWT_JWKS_FILE: {path} holds an RSA key of less than {_FEWEST_RSA_BITS:,} bits (RFC 7518, 3.3).")
     if not keys or len(keys) != len(public):
         raise SettingsError(f"JWT_JWKS_FILE: {path} holds no key for {algorithm}, or two of the same `kid`.")
     return keys

@@ -165,12 +165,14 @@ def add_key(
     return get_key(conn, key.key_id)
 
 
-def ensure_key(conn: Connection, key: KeyText, *, team: str, scopes: Iterable[Scope], name: str, created_by: str) -> ApiKey:
-    """Store a key unless it is there already, whatever has become of it; returns it as it stands."""
+def ensure_key(
+    conn: Connection, key: KeyText, *, team: str, scopes: Iterable[Scope], name: str, created_by: str
+) -> tuple[ApiKey, bool]:
+    """Store a key unless it is there already, whatever has become of it; returns it as it stands, and whether it is new."""
     try:
-        return get_key(conn, key.key_id)
+        return get_key(conn, key.key_id), False
     except NotFound:
-        return add_key(conn, key, team=team, scopes=scopes, name=name, created_by=created_by)
+        return add_key(conn, key, team=team, scopes=scopes, name=name, created_by=created_by), True
 
 
 def get_key(conn: Connection, key_id: str) -> ApiKey:

@@ -185,10 +185,12 @@ def grant(conn: Connection, names: Mapping[Process, str]) -> None:
             for former in conn.execute(_FORMER, {"process": process, "role": name}).scalars().all():
                 if not missing_roles(conn, [former]) and former not in names.values():
                     _take_all(conn, cursor, former)
+            before = standing_of(conn, process, name)
             _take_all(conn, cursor, name)
             _give(conn, cursor, process, name)
-            if conn.execute(_REMEMBER, {"process": process, "role": name}).rowcount:
-                record(conn, OPERATOR, Act.ROLES_GRANTED, name, process=process)
+            is_new = bool(conn.execute(_REMEMBER, {"process": process, "role": name}).rowcount)
+            if is_new or before.beyond or before.lacking:
+                record(conn, OPERATOR, Act.ROLES_GRANTED, name, process=process, taken_back=list(before.beyond))
 
 
 def grant_anew(conn: Connection) -> None:

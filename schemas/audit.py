@@ -5,7 +5,7 @@ from __future__ import annotations
 from marshmallow import Schema, fields
 from marshmallow.validate import Length, Range
 
-from schemas.batch import MAX_PAGE
+from schemas.batch import CURSOR, MAX_PAGE
 
 _LONGEST = 300
 
@@ -45,4 +45,4 @@ class AuditQuerySchema(Schema):
     since = fields.AwareDateTime(format="iso")
     until = fields.AwareDateTime(format="iso")
     limit = fields.Integer(load_default=50, validate=Range(1, MAX_PAGE))
-    cursor = fields.String(metadata={"description": "The `next_cursor` of the page before."})
+    cursor = fields.String(metadata=CURSOR)

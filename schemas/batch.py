@@ -9,7 +9,14 @@ from marshmallow.validate import Range
 
 from schemas.states import BatchStatus, OnError, Priority, Source
 
-CURSOR: Final = {"description": "The `next_cursor` of the page before.", "pattern": "^[A-Za-z0-9_-]+$"}
+LONGEST_CURSOR: Final = 1_000
+"""Letters of a page's cursor: a time and an id, whose letters JSON may write in six."""
+
+CURSOR: Final = {
+    "description": "The `next_cursor` of the page before.",
+    "pattern": "^[A-Za-z0-9_-]+$",
+    "maxLength": LONGEST_CURSOR,
+}
 """What OpenAPI says of a page's cursor."""
 
 MAX_WAIT_S: Final = 60

@@ -13,7 +13,7 @@ from typing import Final
 
 from cryptography.fernet import Fernet, InvalidToken, MultiFernet
 
-_PREFIX: Final = "whsec_"
+PREFIX: Final = "whsec_"
 _NEW_BYTES: Final = 32
 
 FEWEST_BYTES: Final = 24
@@ -25,7 +25,10 @@ FEWEST_SECRET_BYTES: Final = 32
 
 _TELLTALE: Final = ("change", "secret", "default", "example", "password", "insecure", "12345")
 _FEWEST_DISTINCT: Final = 12
+_FEWEST_OF_ANY: Final = 6
+"""A random token of sixteen hexadecimal digits has fewer different ones than this once in twenty thousand times."""
 
+_WELL_KNOWN: Final = frozenset({"admin", "churn", "guest", "postgres", "redis", "root", "test", "user"})
 
 _SEALED: Final = "fernet:"
 
@@ -85,16 +88,27 @@ def is_sealing_key(text: str) -> bool:
 
 def new_secret() -> str:
     """A secret to sign with."""
-    return _PREFIX + base64.b64encode(secrets.token_bytes(_NEW_BYTES)).decode()
+    return PREFIX + base64.b64encode(secrets.token_bytes(_NEW_BYTES)).decode()
 
 
 def is_secret(text: str) -> bool:
     """Whether a text is such a secret."""
     try:
-        key = base64.b64decode(text.removeprefix(_PREFIX), validate=True)
+        key = base64.b64decode(text.removeprefix(PREFIX), validate=True)
     except ValueError:
         return False
-    return text.startswith(_PREFIX) and FEWEST_BYTES <= len(key) <= MOST_BYTES
+    return text.startswith(PREFIX) and FEWEST_BYTES <= len(key) <= MOST_BYTES
+
+
+def is_placeholder(secret: str, *, user: str = "") -> bool:
+    """Whether a password or token was left as it stands in an example, is its user's name, or one letter over and over.
+
+    Weaker than `is_guessable`, for passwords that people choose or servers make, which may be short.
+    """
+    plain = secret.lower()
+    return (
+        plain in _WELL_KNOWN | {user.lower()} or any(word in plain for word in _TELLTALE) or len(set(secret)) < _FEWEST_OF_ANY
+    )
 
 
 def is_guessable(secret: str) -> bool:

@@ -10,9 +10,16 @@ from __future__ import annotations
 import os
 from typing import Any
 
+from schemas.secrets import is_placeholder
+
 if not os.environ.get("FLOWER_BASIC_AUTH"):
     raise SystemExit("Flower shows queues and workers and needs a login: set FLOWER_BASIC_AUTH=user:password.")
 basic_auth = os.environ["FLOWER_BASIC_AUTH"].split(",")
+if os.environ.get("ENVIRONMENT", "development") not in {"development", "testing"}:
+    for login in basic_auth:
+        user, _, password = login.partition(":")
+        if is_placeholder(password, user=user):
+            raise SystemExit("FLOWER_BASIC_AUTH: a password in it may be guessed; give Flower another.")
 
 address = os.environ.get("FLOWER_ADDRESS") or "127.0.0.1"
 

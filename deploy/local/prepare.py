@@ -95,7 +95,9 @@ def provide_key(engine: Engine, text: str) -> None:
     if key is None:
         raise LocalError("The API key among the credentials is damaged: take the line `api_key` out of that file.")
     with engine.begin() as conn:
-        stored = ensure_key(conn, key, team=DEFAULT_TEAM, scopes=Scope, name=KEY_NAME, created_by=KEY_NAME)
+        stored, is_new = ensure_key(conn, key, team=DEFAULT_TEAM, scopes=Scope, name=KEY_NAME, created_by=KEY_NAME)
+        if is_new:
+            record(conn, OPERATOR, Act.KEY_CREATED, stored.key_id, team_of_key=stored.team, scopes=list(stored.scopes))
     if not stored.is_live:
         _tell(f"The API key {stored.key_id} of this deployment is {stored.status}: `churn keys create` makes another.")
 

@@ -43,8 +43,8 @@ FORBIDDEN = [
 
 
 @pytest.fixture
-def user(valkey: Valkey, redis_user_url: str) -> Iterator[redis.Redis]:
-    with closing(redis.Redis.from_url(redis_user_url)) as client:
+def user(valkey: Valkey, redis_number: int) -> Iterator[redis.Redis]:
+    with closing(redis.Redis.from_url(valkey.user_url(redis_number))) as client:
         yield client
     # What was refused here is no sign that the product lacks anything.
     with closing(redis.Redis.from_url(valkey.url())) as admin:

@@ -8,6 +8,7 @@ from typing import Final
 
 from sqlalchemy.exc import IntegrityError
 
+from deploy.local.valkey import Valkey
 from schemas.targets import TargetRefused
 from tests.security.mutants import Mutant, both, instead, rewritten
 from workers.outgoing import NoAnswer
@@ -15,6 +16,7 @@ from workers.outgoing import NoAnswer
 _API: Final = "tests/integration/api"
 _ACCESS: Final = f"{_API}/test_access.py"
 _KEYS: Final = f"{_API}/test_keys.py"
+_ROLES: Final = "tests/integration/db/test_roles.py"
 _TOKENS: Final = "tests/unit/api/test_tokens.py"
 _STREAMS: Final = "tests/unit/intake/test_streams.py"
 _BUNDLES: Final = "tests/unit/scoring/test_model.py"
@@ -405,6 +407,52 @@ TABLE: Final = (
                 "token-on-the-network",
                 instead("settings._THIS_MACHINE", frozenset({"0.0.0.0"})),  # noqa: S104 - not bound
                 ("tests/unit/test_settings.py::test_metrics_on_the_network_want_a_token",),
+            ),
+        ),
+    ),
+    Row(
+        "default secrets",
+        (
+            Mutant(
+                "secret-of-tokens",
+                instead("settings.is_guessable", lambda _: False),
+                ("tests/unit/test_settings.py::test_production_refuses_a_secret_that_may_be_guessed",),
+            ),
+            Mutant(
+                "passwords-and-tokens",
+                instead("settings.is_placeholder", lambda *_, **__: False),
+                ("tests/unit/test_settings.py::test_where_it_matters_no_secret_may_be_an_example_s",),
+            ),
+            Mutant(
+                "password-of-flower",
+                instead("schemas.secrets.is_placeholder", lambda *_, **__: False),
+                ("tests/unit/deploy/test_flowerconfig.py::test_in_production_flower_refuses_a_password_that_may_be_guessed",),
+            ),
+            Mutant(
+                "length-of-a-key",
+                instead("api.tokens._FEWEST_RSA_BITS", 0),
+                (f"{_TOKENS}::test_a_short_rsa_key_stops_the_start",),
+            ),
+        ),
+    ),
+    Row(
+        "Redis and Postgres",
+        (
+            Mutant(
+                "commands-of-redis",
+                instead("deploy.local.valkey.Valkey.user_url", Valkey.url),
+                ("tests/integration/test_redis_user.py::test_it_may_not[CONFIG GET maxmemory]",),
+            ),
+            Mutant(
+                "rights-given-by-hand",
+                instead("db.roles._take_all", lambda *_: None),
+                (f"{_ROLES}::TestGranting::test_it_takes_away_what_was_given_by_hand",),
+            ),
+            Mutant(
+                "a-role-each",
+                rewritten("db.roles.grant", "if len(set(names.values())) < len(names):", "if False:"),
+                (f"{_ROLES}::TestGranting::test_one_role_for_both_is_refused",),
+                by=(IntegrityError,),
             ),
         ),
     ),

@@ -12,7 +12,7 @@ import settings
 from scoring.compiled import EngineChoice
 from settings import RESERVED, Settings, SettingsError, load_settings
 
-REQUIRED = {"DATABASE_URL": "postgresql://churn:secret@db/churn", "REDIS_URL": "redis://redis:6379/0"}
+REQUIRED = {"DATABASE_URL": "postgresql://churn:kX9-vTq2.bW7@db/churn", "REDIS_URL": "redis://redis:6379/0"}
 TOKENS = {
     "JWT_SECRET_KEY": "f0e1d2c3b4a5968778695a4b3c2d1e0f",
     "JWT_AUDIENCE": "churn",
@@ -228,6 +228,40 @@ def test_production_refuses_a_secret_that_may_be_guessed(secret: str) -> None:
         load_settings(given | {"ENVIRONMENT": "production"})
     assert secret not in str(caught.value)
     load_settings(given | {"ENVIRONMENT": "production", "JWT_SECRET_KEY": TOKENS["JWT_SECRET_KEY"]})
+
+
+@pytest.mark.parametrize("environment", ["staging", "production"])
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("DATABASE_URL", "postgresql://churn:churn@db/churn"),
+        ("DATABASE_WORKER_URL", "postgresql://churn_worker:churn_worker@db/churn"),
+        ("DATABASE_OWNER_URL", "postgresql://owner:postgres@db/churn"),
+        ("REDIS_URL", "redis://:changeme@redis:6379/0"),
+        ("REDIS_URL", "redis://churn:p%61ssword@redis:6379/0"),
+        ("METRICS_TOKEN", "a" * 16),
+        ("METRICS_TOKEN", "changeme-changeme"),
+        ("WEBHOOK_SECRET", f"whsec_{base64.b64encode(bytes(32)).decode()}"),
+        ("WEBHOOK_ENCRYPTION_KEY", base64.urlsafe_b64encode(bytes(32)).decode()),
+    ],
+)
+def test_where_it_matters_no_secret_may_be_an_example_s(environment: str, name: str, value: str) -> None:
+    given = REQUIRED | {name: value}
+    load_settings(given)
+    with pytest.raises(SettingsError, match=rf"{name}: .*may be guessed") as caught:
+        load_settings(given | {"ENVIRONMENT": environment})
+    assert value not in str(caught.value)
+
+
+def test_production_starts_with_what_servers_and_generators_make() -> None:
+    made = {
+        "DATABASE_URL": "postgresql://churn_api:d264c2338c3f75b0@db/churn",
+        "DATABASE_OWNER_URL": "postgresql:///churn?host=/run/postgresql",
+        "REDIS_URL": "rediss://redis:6379/0",
+        "METRICS_TOKEN": "9f2c51d07be84a36",
+        "WEBHOOK_SECRET": f"whsec_{base64.b64encode(bytes(range(32))).decode()}",
+    }
+    assert load_settings(made | {"ENVIRONMENT": "production"}).environment == "production"
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import threading
 import time
@@ -15,6 +16,11 @@ from sqlalchemy import Engine
 from api.resources import resources
 from tests.asking import PREFIX, refused, score_all
 from tests.factories import add_batch, add_upload, score
+
+# One deeper than the JSON parser goes, and one that is long.
+HOSTILE_CURSORS = [
+    base64.urlsafe_b64encode(text).decode().rstrip("=") for text in (b"[" * 700, b'["' + b"1" * 5_000 + b'", "x"]')
+]
 
 
 def get(client: FlaskClient, batch_id: str = "b", query: str = "", **headers: str) -> Any:
@@ -238,7 +244,7 @@ class TestList:
         assert problem["errors"][0]["parameter"] == query.split("=")[0]
         assert query.split("=")[0] in problem["detail"]
 
-    @pytest.mark.parametrize("cursor", ["x", "%00", "WzEsMl0", "W10", "e30", "bnVsbA", "WyJhIiwiYiJd", "é"])
+    @pytest.mark.parametrize("cursor", ["x", "%00", "WzEsMl0", "W10", "e30", "bnVsbA", "WyJhIiwiYiJd", "é", *HOSTILE_CURSORS])
     def test_a_cursor_of_another_make_is_refused(self, client: FlaskClient, cursor: str) -> None:
         refused(client.get(f"{PREFIX}/batches?cursor={cursor}"), 422, "invalid_parameters")
 

@@ -87,19 +87,6 @@ def test_a_window_ends_with_its_counter(client: redis.Redis, stopping: threading
     assert counting.incr("k", 1) == 1
 
 
-def test_it_is_idle_until_somebody_is_counted_and_again_when_the_last_window_has_ended(
-    client: redis.Redis, stopping: threading.Event
-) -> None:
-    counted = storage(client, stopping)
-    assert counted.is_idle
-    counted.incr("short", 1)
-    counted.incr("long", MINUTE)
-    time.sleep(1.05)
-    assert not counted.is_idle
-    counted.clear("long")
-    assert counted.is_idle
-
-
 def test_a_flood_of_names_is_forgotten_from_the_oldest_on(
     client: redis.Redis, stopping: threading.Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from typing import Any
+from urllib.parse import quote
 
 import pytest
 from flask import Flask
@@ -555,6 +556,15 @@ class TestRefusals:
         for depth in range(700, 1_000, 10):
             body = form % ('{"a":' * depth + "1" + "}" * depth)
             assert submit(client, body.encode(), "application/json").status_code in (202, 400, 422), depth
+
+    @pytest.mark.usefixtures("ledger")
+    def test_no_depth_of_a_parameter_is_either(self, client: FlaskClient) -> None:
+        for depth in range(700, 1_000, 10):
+            nested = '{"a":' + "[" * depth + "]" * depth + "}"
+            beside = submit(client, as_csv(ROWS), query=f"?metadata={quote(nested)}")
+            part = (io.BytesIO(as_csv(ROWS)), "rows.csv", CSV)
+            in_form = client.post(f"{PREFIX}/batches", data={"file": part, "metadata": nested})
+            assert {beside.status_code, in_form.status_code} <= {202, 400, 422}, depth
 
     def test_an_unknown_model(self, client: FlaskClient) -> None:
         refused(post_json(client, {"customers": ROWS, "model_version": "9"}), 422, "unknown_model")

@@ -148,9 +148,13 @@ def test_what_is_not_there_is_said_to_be_missing(conn: Connection) -> None:
 def test_a_key_that_is_to_be_there_is_made_once_and_never_revived(conn: Connection) -> None:
     key = new_key()
     given: dict[str, Any] = {"team": "default", "scopes": Scope, "name": "make up", "created_by": "make up"}
-    assert ensure_key(conn, key, **given).is_live
+    stored, is_new = ensure_key(conn, key, **given)
+    assert stored.is_live
+    assert is_new
     revoke_key(conn, key.key_id)
-    assert ensure_key(conn, key, **given).status == "revoked"
+    stored, is_new = ensure_key(conn, key, **given)
+    assert stored.status == "revoked"
+    assert not is_new
     assert len(list_keys(conn)) == 1
 
 

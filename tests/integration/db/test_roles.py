@@ -142,6 +142,11 @@ def ids_of_predictions(engine: Engine) -> list[str | None]:
         return list(conn.execute(text("SELECT customer_id FROM prediction_history")).scalars())
 
 
+def acts(conn: Connection) -> int:
+    """How many acts are on record."""
+    return int(conn.execute(text("SELECT count(*) FROM audit_log")).scalar_one())
+
+
 class TestGranting:
     @pytest.fixture
     def fresh(self, empty_postgres_url: str) -> Iterator[Connection]:
@@ -155,9 +160,10 @@ class TestGranting:
 
     def test_the_same_again_changes_nothing(self, fresh: Connection, empty_postgres_url: str) -> None:
         give_roles(empty_postgres_url, ROLES)
-        before = acl(fresh)
+        before, recorded = acl(fresh), acts(fresh)
         give_roles(empty_postgres_url, ROLES)
         assert acl(fresh) == before
+        assert acts(fresh) == recorded
         assert any(API_ROLE in line for line in before)
 
     def test_it_takes_away_what_was_given_by_hand(self, fresh: Connection, empty_postgres_url: str) -> None:
@@ -170,6 +176,8 @@ class TestGranting:
         fresh.commit()
         give_roles(empty_postgres_url, ROLES)
         assert standing_of(fresh, Process.API, API_ROLE).beyond == ()
+        last = fresh.execute(text("SELECT object, detail FROM audit_log ORDER BY audit_no DESC LIMIT 1")).one()
+        assert (last.object, last.detail["taken_back"]) == (API_ROLE, ["INSERT on prediction_history"])
 
     def test_a_migration_gives_them_anew(self, fresh: Connection, empty_postgres_url: str) -> None:
         give_roles(empty_postgres_url, ROLES)

@@ -26,6 +26,7 @@ SECRET = "f0e1d2c3b4a5968778695a4b3c2d1e0f"
 AUDIENCE, ISSUER = "churn", "https://id.example"
 RSA = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
 STRANGER = rsa.generate_private_key(public_exponent=65_537, key_size=2_048)
+WEAK = rsa.generate_private_key(public_exponent=65_537, key_size=1_024)  # noqa: S505 - to be refused
 ED = ed25519.Ed25519PrivateKey.generate()
 
 
@@ -266,6 +267,12 @@ def test_a_file_that_is_not_fit_to_verify_with_stops_the_start(tmp_path: Path, c
     path.write_text(content)
     with pytest.raises(SettingsError, match=said):
         reader(JWT_ALGORITHM="RS256", JWT_JWKS_FILE=str(path))
+
+
+def test_a_short_rsa_key_stops_the_start(tmp_path: Path) -> None:
+    path = write(tmp_path / "jwks.json", jwk(RSA, kid="1"), jwk(WEAK, kid="2"))
+    with pytest.raises(SettingsError, match="RSA key of less than 2,048 bits"):
+        reader(JWT_ALGORITHM="RS256", JWT_JWKS_FILE=path)
 
 
 def test_a_file_that_is_not_there_stops_the_start(tmp_path: Path) -> None:

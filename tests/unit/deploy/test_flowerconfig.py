@@ -21,6 +21,17 @@ def test_flower_does_not_start_without_a_login(monkeypatch: pytest.MonkeyPatch) 
         settings()
 
 
+@pytest.mark.parametrize("login", ["flower:flower", "ops:rK4-wq8.Zt2,guest:guest", "ops:changeme123", "ops:"])
+def test_in_production_flower_refuses_a_password_that_may_be_guessed(monkeypatch: pytest.MonkeyPatch, login: str) -> None:
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", login)
+    assert settings()["basic_auth"] == login.split(",")
+    monkeypatch.setenv("ENVIRONMENT", "production")
+    with pytest.raises(SystemExit, match="FLOWER_BASIC_AUTH: a password in it may be guessed"):
+        settings()
+    monkeypatch.setenv("FLOWER_BASIC_AUTH", "ops:rK4-wq8.Zt2")
+    assert settings()["basic_auth"] == ["ops:rK4-wq8.Zt2"]
+
+
 def test_flower_reads_only_unless_told_otherwise(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("FLOWER_BASIC_AUTH", "a:b,c:d")
     assert settings()["basic_auth"] == ["a:b", "c:d"]
