@@ -18,6 +18,7 @@ from api.customers import customers
 from api.docs import docs
 from api.doors import register_doors
 from api.errors import Unprocessable, register_errors
+from api.gauges import BrokerGauges, LedgerGauges
 from api.headers import register_headers
 from api.health import health
 from api.keys import keys
@@ -28,7 +29,7 @@ from api.nouns import MEDIA_TYPE_PROBLEM
 from api.predictions import predictions
 from api.resources import make_resources, register_resources
 from api.results import results
-from api.stats import LedgerGauges, stats
+from api.stats import stats
 from api.tracing import register_tracing
 from api.webhooks import webhooks
 from db.errors import NotFound
@@ -107,7 +108,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_tracing(app)
     register_doors(app, settings)
     register_headers(app, settings)
-    register_metrics(app, LedgerGauges(resources.overseer, resources.pool))
+    register_metrics(app, LedgerGauges(resources.overseer, resources.pool), BrokerGauges(resources.probe))
     register_errors(app)
     guard = make_guard(settings)
     register_limits(app, resources, authenticate=guard.identify)

@@ -30,6 +30,7 @@ _PACE = text("""
 """)
 _DEPTH = text("""
     SELECT b.priority, count(*) AS n,
+           count(*) FILTER (WHERE c.state = 'running' OR c.published_at IS NOT NULL) AS under_way,
            extract(epoch FROM clock_timestamp() - min(b.submitted_at)) AS oldest_s
       FROM chunks c JOIN batch_jobs b USING (batch_id)
      WHERE c.state IN ('pending', 'running') AND (CAST(:team AS text) IS NULL OR b.team = :team) GROUP BY b.priority
@@ -62,8 +63,10 @@ class Backlog:
     ----------
     chunks_by_priority : mapping
         Pending and running chunks.
-    oldest_chunk_s : float
-        Seconds since the submit of the oldest batch with an unfinished chunk; 0 when there is none.
+    oldest_s_by_priority : mapping
+        Seconds since the submit of the oldest batch with an unfinished chunk, of the priorities that have one.
+    chunks_under_way : int
+        Chunks whose hint is in the queue or that are being scored: what the window of hints bounds.
     waiting_requests : int
         Single predictions not scored yet.
     waiting_webhooks : int
@@ -71,9 +74,15 @@ class Backlog:
     """
 
     chunks_by_priority: Mapping[str, int]
-    oldest_chunk_s: float
+    oldest_s_by_priority: Mapping[str, float]
+    chunks_under_way: int
     waiting_requests: int
     waiting_webhooks: int
+
+    @property
+    def oldest_chunk_s(self) -> float:
+        """Seconds since the submit of the oldest batch with an unfinished chunk; 0 when there is none."""
+        return max(self.oldest_s_by_priority.values(), default=0.0)
 
 
 def today(conn: Connection, *, team: str) -> Today:
@@ -90,9 +99,14 @@ def today(conn: Connection, *, team: str) -> Today:
 def backlog(conn: Connection, *, team: str | None) -> Backlog:
     """Read the unfinished work, of a team or with None of all; short and indexed, for every scrape."""
     rows = conn.execute(_DEPTH, {"team": team}).all()
-    oldest_s = max((float(row.oldest_s) for row in rows), default=0.0)
     requests, webhooks = (int(conn.execute(question, {"team": team}).scalar_one()) for question in (_WAITING, _WEBHOOKS))
-    return Backlog({row.priority: row.n for row in rows}, oldest_s, requests, webhooks)
+    return Backlog(
+        chunks_by_priority={row.priority: row.n for row in rows},
+        oldest_s_by_priority={row.priority: float(row.oldest_s) for row in rows},
+        chunks_under_way=sum(row.under_way for row in rows),
+        waiting_requests=requests,
+        waiting_webhooks=webhooks,
+    )
 
 
 def rows_per_second(conn: Connection) -> float | None:

@@ -1,8 +1,6 @@
-"""Models, the day's numbers, and the gauges of the ledger."""
+"""Models, the day's numbers, and readiness."""
 
 from __future__ import annotations
-
-import re
 
 import pytest
 from flask.testing import FlaskClient
@@ -53,23 +51,6 @@ def test_the_numbers_of_the_day(client: FlaskClient, ledger: Engine) -> None:
     assert numbers["chunks_by_priority"] == {"urgent": 0, "high": 1, "normal": 0, "low": 0}
     assert numbers["mean_batch_seconds"] >= 0
     assert numbers["oldest_chunk_seconds"] > 0
-
-
-def test_the_gauges_are_read_at_each_scrape(client: FlaskClient, ledger: Engine) -> None:
-    with ledger.begin() as conn:
-        add_batch(conn, priority="high")
-    scraped = client.get("/metrics").text
-    assert 'churn_queue_depth{priority="high"} 2.0' in scraped
-    assert "churn_database_up 1.0" in scraped
-    assert f'ml_model_accuracy{{model_version="{MODEL}"}} 0.85' in scraped
-    assert re.search(r"churn_oldest_chunk_age_seconds 0\.\d+", scraped)
-    score_all(ledger, "b")
-    assert 'churn_queue_depth{priority="high"} 0.0' in client.get("/metrics").text
-
-
-def test_a_scrape_can_ask_for_some_of_them(client: FlaskClient) -> None:
-    scraped = client.get("/metrics?name[]=churn_database_up").text
-    assert [line for line in scraped.splitlines() if not line.startswith("#")] == ["churn_database_up 1.0"]
 
 
 @pytest.mark.parametrize("path", ["/health", "/health/ready", f"{PREFIX}/health/ready"])

@@ -57,7 +57,9 @@ def test_the_backlog_holds_pending_and_running_chunks_by_priority(conn: Connecti
     add_request(conn, customer())
     waiting = backlog(conn, team=None)
     assert waiting.chunks_by_priority == {"low": 2, "high": 2}
-    assert 90 <= waiting.oldest_chunk_s < 100
+    assert 90 <= waiting.oldest_s_by_priority["low"] == waiting.oldest_chunk_s < 100
+    assert 0 <= waiting.oldest_s_by_priority["high"] < 10
+    assert waiting.chunks_under_way == 1
     assert waiting.waiting_requests == 1
 
 
