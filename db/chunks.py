@@ -130,9 +130,26 @@ COUNT_CLOSED: Final = f"""
                    cancelled_customers + :cancelled AS cancelled, chunks_closed + :chunks AS closed, cancel_reason AS reason
               FROM batch_jobs WHERE batch_id = :batch_id FOR NO KEY UPDATE) n
      WHERE b.batch_id = n.batch_id
-    RETURNING b.status, b.completed_at IS NOT NULL AS ended
+    RETURNING b.status, b.completed_at IS NOT NULL AS ended, b.total_customers,
+              extract(epoch FROM b.completed_at - b.submitted_at) AS seconds,
+              extract(epoch FROM b.started_at - b.submitted_at) AS queued_s
 """
 _COUNT_CLOSED = text(COUNT_CLOSED)
+
+
+@dataclass(frozen=True, slots=True)
+class EndedBatch:
+    """What a batch took.
+
+    Attributes
+    ----------
+    seconds, queued_s : float
+        From its submit to its end, and to the claim of its first chunk.
+    """
+
+    customers: int
+    seconds: float
+    queued_s: float
 
 
 def claim_chunk(conn: Connection, batch_id: str, chunk_no: int, *, lease_s: float, worker: str) -> ChunkClaim | None:
@@ -207,13 +224,13 @@ def count_chunk(
     failed: int,
     risk: Mapping[str, int],
     errors: Mapping[str, int],
-) -> bool:
+) -> EndedBatch | None:
     """Add a closed chunk to its batch's counters; call it last, for the batch's row is where chunks meet.
 
     Returns
     -------
-    bool
-        Whether this chunk was the last and the batch has ended.
+    EndedBatch or None
+        The batch where this chunk was its last.
     """
     row = conn.execute(
         guarded(_COUNT_CLOSED, Guard.LAST_CHUNK_LOCK),
@@ -227,7 +244,7 @@ def count_chunk(
             "errors": to_json(errors),
         },
     ).one()
-    return bool(row.ended)
+    return EndedBatch(row.total_customers, float(row.seconds), float(row.queued_s or 0.0)) if row.ended else None
 
 
 def is_closed_by(conn: Connection, claim: ChunkClaim) -> bool:

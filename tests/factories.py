@@ -187,7 +187,7 @@ def finish(conn: Connection, claimed: ChunkClaim, *, failed: int = 0) -> bool:
     store_predictions(conn, predictions_csv(claimed, good))
     store_row_errors(conn, claimed.batch_id, errors)
     counts = {"risk": {"low": len(good)} if good else {}, "errors": {Code.CUSTOMER_NOT_FOUND: len(errors)} if errors else {}}
-    return count_chunk(conn, claimed.batch_id, completed=len(good), failed=len(errors), **counts)
+    return count_chunk(conn, claimed.batch_id, completed=len(good), failed=len(errors), **counts) is not None
 
 
 def score(conn: Connection, batch_id: str = "b", chunk_no: int = 0, *, failed: int = 0) -> bool:

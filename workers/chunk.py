@@ -16,6 +16,7 @@ from sqlalchemy import Connection
 
 from db.chunks import (
     ChunkClaim,
+    EndedBatch,
     claim_chunk,
     close_chunk,
     count_chunk,
@@ -59,9 +60,9 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class _Closed(NamedTuple):
-    """What closing a chunk changed: whether its batch ended, its scores by band, its failed rows by code."""
+    """What closing a chunk changed: the batch that it ended, its scores by band, its failed rows by code."""
 
-    ended: bool
+    ended: EndedBatch | None
     risk: Mapping[str, int]
     errors: Mapping[str, int]
 
@@ -74,6 +75,7 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
         reach(Point.CLAIMING, chunk_no=chunk_no, attempt=claim and claim.attempt)
     if claim is None:
         return  # A duplicate hint, or the batch was paused or cancelled.
+    metrics.chunk_claimed(claim)
     reach(Point.CLAIMED, chunk_no=chunk_no, attempt=claim.attempt)
     log = _log.bind(batch_id=batch_id, chunk_no=chunk_no, attempt=claim.attempt, request_id=claim.request_id)
     try:

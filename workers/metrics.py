@@ -12,16 +12,36 @@ from typing import Final
 from prometheus_client import REGISTRY as _ALONE
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
 
-from db.chunks import ChunkClaim
+from db.chunks import ChunkClaim, EndedBatch
 from workers.scrape import show
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
+
+_BATCH_SECONDS: Final = (0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 300, 900, 3_600, 14_400)
+_SIZES: Final = (1_000, 10_000, 100_000, 1_000_000, 10_000_000)
+_MOST_BEFORE: Final = 3
 
 _PREDICTIONS: Final = Counter("ml_predictions", "Customers scored and stored.", ["model_version", "risk_category", "source"])
 _INFERENCE: Final = Histogram("churn_inference_seconds", "One call of the model.", buckets=(0.0001, 0.0005, 0.001, *_SECONDS))
 _CHUNK: Final = Histogram("churn_chunk_seconds", "A chunk from claim to commit.", buckets=_SECONDS)
 _STEPS: Final = Counter("churn_chunk_step_seconds", "Where the seconds of chunks go.", ["step"])
 _BATCHES: Final = Counter("churn_batches_ended", "Batches that a chunk of this worker ended.")
+_BATCH: Final = Histogram(
+    "churn_batch_seconds",
+    "From a batch's submit to its end, by its customers: up to so many.",
+    ["customers"],
+    buckets=_BATCH_SECONDS,
+)
+_QUEUED: Final = Histogram(
+    "churn_batch_queued_seconds", "From a batch's submit to the claim of its first chunk.", buckets=_BATCH_SECONDS
+)
+_ATTEMPTS: Final = Counter("churn_chunk_attempts", "Claims of chunks, by how many attempts there were before.", ["before"])
+_ROUNDS: Final = Counter("churn_rescue_rounds", "Rounds that this process did as the elected rescuer.")
+_LOADING: Final = Histogram(
+    "churn_model_load_seconds",
+    "A model read, verified and held to LightGBM, until it can score or is found not to be usable.",
+    buckets=_SECONDS,
+)
 _ROW_ERRORS: Final = Counter("churn_rows_failed", "Rows refused or not scored.", ["code"])
 _RESCUED: Final = Counter("churn_chunks_rescued", "Chunks taken from an attempt whose lease lapsed.", ["outcome"])
 
@@ -98,12 +118,24 @@ def step_seconds(step: str) -> Iterator[None]:
         _inside.set(around + spent)
 
 
-def chunk_closed(claim: ChunkClaim, risk: Mapping[str, int], *, ended: bool) -> None:
+def chunk_claimed(claim: ChunkClaim) -> None:
+    """Count an attempt; from the fourth one on they are counted together."""
+    before = claim.attempt - 1
+    _ATTEMPTS.labels(str(before) if before < _MOST_BEFORE else f"{_MOST_BEFORE} or more").inc()
+
+
+def chunk_closed(claim: ChunkClaim, risk: Mapping[str, int], *, ended: EndedBatch | None) -> None:
     """Count a chunk's predictions once they are committed."""
     for category, n in risk.items():
         _PREDICTIONS.labels(claim.model_version, category, "batch").inc(n)
-    if ended:
+    if ended is not None:
         _BATCHES.inc()
+        _BATCH.labels(_size(ended.customers)).observe(ended.seconds)
+        _QUEUED.observe(ended.queued_s)
+
+
+def _size(customers: int) -> str:
+    return next((str(most) for most in _SIZES if customers <= most), "more")
 
 
 def predicted(model_version: str, risk_category: str, *, source: str) -> None:
@@ -115,6 +147,16 @@ def rows_failed(by_code: Mapping[str, int]) -> None:
     """Count failed rows by code."""
     for code, n in by_code.items():
         _ROW_ERRORS.labels(code).inc(n)
+
+
+def rescue_round() -> None:
+    """Count a round of the rescuer; where none is counted anywhere, nobody rescues."""
+    _ROUNDS.inc()
+
+
+def model_load_seconds() -> AbstractContextManager[object]:
+    """Time the loading of a model."""
+    return _LOADING.time()
 
 
 def rescued(outcome: str) -> None:

@@ -60,6 +60,7 @@ def rescue_round(engine: Engine, settings: Settings) -> bool:
         rescue_deliveries(conn, attempts=settings.webhook_retry_attempts, backoff_s=BACKOFF_S)
     with engine.begin() as conn:
         sweep(conn)
+    metrics.rescue_round()
     return True
 
 

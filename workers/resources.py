@@ -69,7 +69,8 @@ class Resources:
             raise ModelError(f"models of process {self._made_in} cannot be used after a fork, in process {os.getpid()}")
         if version not in self._scorers:
             try:
-                self._scorers[version] = self._load(version)
+                with metrics.model_load_seconds():
+                    self._scorers[version] = self._load(version)
             except ModelError:
                 metrics.model_unusable(version)
                 raise
