@@ -120,7 +120,10 @@ def test_what_another_service_says_is_not_passed_on() -> None:
             connection, _ = service.accept()
             with connection:
                 connection.sendall(b"SSH-2.0-OpenSSH_9.9 banner\r\n")
-                connection.recv(4096)
+                connection.shutdown(socket.SHUT_WR)
+                # To the end: closing with something unread resets the connection, and the banner may be lost with it.
+                while connection.recv(4096):
+                    pass
 
         greeting = threading.Thread(target=greet)
         greeting.start()
