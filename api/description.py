@@ -31,6 +31,7 @@ _OF_NAMES: Final = {
     "404": "There is nothing of this name, or it is another team's.",
 }
 _OF_BODIES: Final = {
+    "408": "The body comes too slowly.",
     "413": "The body exceeds a limit.",
     "415": "The body is of a content type or encoding that is not read here.",
 }

@@ -190,6 +190,11 @@ TABLE: Final = (
                 rewritten("api.limits._check", "if not standing.is_within:", "if False:"),
                 (f"{_API}/test_limits.py::TestRequests::test_the_last_one_passes_and_the_next_is_told_when_to_come_back",),
             ),
+            Mutant(
+                "time-of-a-json-body",
+                rewritten("api.bodies._Spool.read", "if time.monotonic() > self._ends:", "if False:"),
+                (f"{_API}/test_hostile_bodies.py::TestTime::test_a_json_body_that_takes_too_long_as_a_whole_is_refused",),
+            ),
         ),
     ),
     Row(
