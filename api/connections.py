@@ -206,6 +206,19 @@ class BoundedWorker(Worker):
         except BlockingIOError as exc:
             raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from exc
 
+    def _keepalive_after(self, conn: _Connection, keepalive: bool) -> bool:
+        """Whether another request may follow: the body was read, or what is left of it is there already.
+
+        gunicorn waits in the thread for the rest, for five seconds. A client that is not done sending is the main loop's.
+        """
+        if not keepalive:
+            return False
+        conn.sock.setblocking(False)
+        try:
+            return bool(conn.parser.finish_body(max_bytes=HEAD_BYTES))
+        except (OSError, ParseException):
+            return False
+
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer a fault of the framing or of ours; to a client that is too slow even to be drained, nothing."""
         if not isinstance(exc, SlowBody):
