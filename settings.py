@@ -134,7 +134,7 @@ class Settings:
     client_header_timeout_seconds: float
     """What a client may take for a request's line and headers."""
     client_body_timeout_seconds: float
-    """How far its body may fall behind the lowest rate, and how long it may leave an answer untouched."""
+    """How far its body, or its taking of an answer, may fall behind the lowest rate."""
     client_min_bytes_per_second: int
 
     rate_limit_on_redis_failure: str

@@ -14,6 +14,7 @@ from api.auditing import audit
 from api.bodies import read_body
 from api.caller import caller
 from api.errors import NotReady
+from api.holding import LEFT_BY_POLLS
 from api.media import FORM_BODY, JSON, MULTIPART
 from api.nouns import Noun, headers
 from api.paging import after, page_of
@@ -146,10 +147,10 @@ def get_events(batch_id: str) -> Response:
     """Follow a batch: `progress` at each change, `end` with the last state."""
     team = caller().team
     first = look(resources(), batch_id, team=team)
-    if not resources().holding.acquire(blocking=False):
+    if not resources().holding.take(leaving=LEFT_BY_POLLS):
         raise NotReady("Too many event streams are open; poll instead, or try again.", code="too_many_streams")
     answer = Response(whole(events(resources(), batch_id, first, team=team)), mimetype="text/event-stream")
-    answer.call_on_close(resources().holding.release)
+    answer.call_on_close(resources().holding.give_back)
     answer.headers["X-Accel-Buffering"] = "no"  # nginx would hold events back
     return answer
 
@@ -264,9 +265,9 @@ def _read(batch_id: str) -> Batch:
 @contextlib.contextmanager
 def _a_thread_to_hold(wait_s: float) -> Iterator[float]:
     """How long this request may hold its thread; with too many long polls it is answered at once instead."""
-    held = wait_s > 0 and resources().holding.acquire(blocking=False)
+    held = wait_s > 0 and resources().holding.take(leaving=LEFT_BY_POLLS)
     try:
         yield wait_s if held else 0
     finally:
         if held:
-            resources().holding.release()
+            resources().holding.give_back()

@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import tempfile
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
@@ -20,7 +21,7 @@ from flask import request
 from marshmallow import Schema, ValidationError
 
 from api.early import Early, EarlyValidation
-from api.errors import BodyTooLarge, MalformedRequest, NotReady, Unprocessable, UnsupportedMedia, faults_of
+from api.errors import BodyTooLarge, BodyTooSlow, MalformedRequest, NotReady, Unprocessable, UnsupportedMedia, faults_of
 from api.media import JSON, MULTIPART, encoding_of_body, media_type_of_body, media_type_of_part
 from intake.slices import Limits
 from intake.streams import open_bytes
@@ -29,6 +30,8 @@ from settings import Settings
 
 _BLOCK_BYTES: Final = 1 << 18
 _IN_MEMORY_BYTES: Final = 1 << 20
+_JSON_S: Final = 600.0
+"""For a JSON body as a whole: at the lowest rate of all bodies the largest one would hold its thread for nine hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -113,7 +116,7 @@ def read_json(settings: Settings) -> object:
     if media_type_of_body() != JSON:
         raise UnsupportedMedia(f"Content-Type must be {JSON}.")
     with ExitStack() as stack:
-        stream, _, _ = _Spool(stack, settings.max_json_size_mb << 20).read()
+        stream, _, _ = _Spool(stack, settings.max_json_size_mb << 20, within_s=_JSON_S).read()
         return _parse(_inflated(stream, encoding_of_body(), settings), settings)
 
 
@@ -143,7 +146,7 @@ def load(schema: Schema, given: object, *, where: str = "pointer") -> dict[str, 
 def _read_json(settings: Settings, encoding: str | None, schema: Schema, stack: ExitStack) -> Body:
     if request.args:
         raise Unprocessable("The options of a JSON body are its members, not query parameters.", code="invalid_parameters")
-    stream, size, sha256 = _Spool(stack, settings.max_json_size_mb << 20).read()
+    stream, size, sha256 = _Spool(stack, settings.max_json_size_mb << 20, within_s=_JSON_S).read()
     parsed = _parse(_inflated(stream, encoding, settings), settings)
     if not isinstance(parsed, dict):
         raise Unprocessable("The body must be a JSON object.", errors=[_whole_body("must be a JSON object")])
@@ -175,9 +178,10 @@ def _read_form(settings: Settings, encoding: str | None, schema: Schema, stack: 
 class _Spool:
     """The temporary file that the body is copied to, hashed on the way."""
 
-    def __init__(self, stack: ExitStack, limit_bytes: int) -> None:
+    def __init__(self, stack: ExitStack, limit_bytes: int, *, within_s: float = inf) -> None:
         self._file = temporary_file(stack)
         self._limit_bytes = limit_bytes
+        self._ends = time.monotonic() + within_s
         self._followed_from: float = inf
         self._follow: Callable[[int], Early | None] = lambda _: None
         self.early: Early | None = None
@@ -198,6 +202,8 @@ class _Spool:
             size += len(block)
             if size > self._limit_bytes:
                 raise BodyTooLarge.of(self._limit_bytes)
+            if time.monotonic() > self._ends:
+                raise BodyTooSlow("The body took too long as a whole. Nothing was stored; split it, or send a file.")
             _write(self._file, block)
             self._tell(size)
         if request.content_length not in (None, size):

@@ -2,7 +2,9 @@
 
 gunicorn gives a connection a thread as soon as it is there, and a thread waits for a client for ever: a few dozen that send
 nothing, or a byte now and then, stop the service. Here the main loop collects the heads of requests, of any number of
-connections at once, and a thread is taken when a head is complete; a body then has a lowest rate, and sending has one too.
+connections at once, and a thread is taken when a head is complete. What it then waits is paid for: a body has a lowest rate,
+and taking an answer has one too. Of the clients that are slow, but not so slow, only so many have a thread that some are left
+that wait for nobody. After its answer no thread waits at all.
 """
 
 from __future__ import annotations
@@ -17,15 +19,16 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final
+from math import inf
+from typing import Any, Final, TypeVar
 
 from gunicorn import util  # type: ignore[import-untyped]
 from gunicorn.errors import ConfigError  # type: ignore[import-untyped]
 from gunicorn.glogging import Logger  # type: ignore[import-untyped]
 from gunicorn.http.errors import NoMoreData, ParseException  # type: ignore[import-untyped]
-from gunicorn.http.unreader import SocketUnreader  # type: ignore[import-untyped]
 from gunicorn.workers.gthread import TConn  # type: ignore[import-untyped]
 
+from api.holding import LEFT_BY_SLOW, Holding
 from api.server import Worker, refusal
 
 HEAD_BYTES: Final = 65_536
@@ -34,9 +37,18 @@ HEAD_BYTES: Final = 65_536
 FILES: Final = 8_192
 """Descriptors that a process asks for; the usual 1,024 would be gone with as many idle clients."""
 
+GRACE_S: Final = 0.05
+"""What a request may have its thread wait for the client, in all, before it counts among those of slow clients.
+
+Enough for a body that comes a packet behind its head. Who is refused for it has kept one of the last threads that long.
+"""
+
+_TURN_S: Final = 0.5
 _LINGER_S: Final = 2.0
 _LINGER_BYTES: Final = 1 << 20
 _END: Final = b"\r\n\r\n"
+
+_T = TypeVar("_T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,9 +60,9 @@ class Patience:
     head_s : float
         Seconds for a request's line and headers, from the connection or from the answer before.
     body_s : float
-        Seconds that a body may fall behind `rate`, and that a client may leave an answer untouched.
+        Seconds that a body, or the taking of an answer, may fall behind `rate`.
     rate : int
-        Bytes of a body a second, at least.
+        Bytes a second, at least, of a body and of an answer.
     """
 
     head_s: float
@@ -62,75 +74,146 @@ class SlowBody(ParseException):  # type: ignore[misc]
     """The client sends its body too slowly; no error of the system's, which werkzeug would take for a disconnect."""
 
 
+class NoThreadLeft(SlowBody):
+    """The client is slow, and as many threads wait for slow ones as may."""
+
+
+class SlowReader(ConnectionResetError):
+    """The client takes its answer too slowly; to gunicorn it is one that has left."""
+
+    def __init__(self) -> None:
+        super().__init__(errno.ECONNRESET, "the client takes its answer too slowly")
+
+
 def bounded_worker(patience: Patience) -> type[Worker]:
     """A worker class for gunicorn's setting `worker_class`."""
     return type("BoundedWorker", (BoundedWorker,), {"patience": patience})
 
 
-class _Unreader(SocketUnreader):  # type: ignore[misc]
-    """Reads from a client with an account of time: waiting is paid from it, bytes fill it up."""
+class _Account:
+    """Time that a client has: waiting is paid from it, bytes fill it up.
 
-    def __init__(self, sock: socket.socket, patience: Patience) -> None:
-        super().__init__(sock)
+    Parameters
+    ----------
+    seconds : float
+        What there is at most, and in the beginning.
+    rate : float
+        Bytes that are worth a second.
+    too_slow, no_thread : type
+        What it ends with when it is empty, and when the client is slow and no thread is left for that.
+    """
+
+    def __init__(self, seconds: float, rate: float, too_slow: type[Exception], no_thread: type[Exception]) -> None:
+        self._most_s = self._left_s = seconds
+        self._rate = rate
+        self.too_slow = too_slow
+        self.no_thread = no_thread
+
+    def pay(self, waited_s: float, n_bytes: int) -> bool:
+        """Whether any time is left."""
+        self._left_s = min(self._most_s, self._left_s - waited_s + n_bytes / self._rate)
+        return self._left_s > 0
+
+
+class _Socket(socket.socket):
+    """A client's socket, whose blocking calls wait by an account; the main loop's do not block and are as ever.
+
+    What the kernel gives or takes at once is asked for first, and costs nothing: on a busy process any call may last
+    milliseconds for want of the interpreter's lock, which is not the client's doing. For the rest the kernel waits, in one call
+    for as much as it gets rid of within a turn: a loop of ours over what fits into its buffer would want that lock each time.
+    """
+
+    def __init__(self, accepted: socket.socket, patience: Patience, holding: Holding) -> None:
+        super().__init__(accepted.family, accepted.type, accepted.proto, accepted.detach())
         self._patience = patience
-        self._left_s = patience.head_s
-        self._in_body = False
+        self._holding = holding
+        self._holds = False
+        self._turn_s = inf
+        self.begin_head()
 
-    def begin_head(self, rest: bytes) -> None:
-        self._left_s, self._in_body = self._patience.head_s, False
-        self.unread(rest)
+    def begin_head(self) -> None:
+        """Begin a request's accounts: that of reading is its head's."""
+        self._set_turn(GRACE_S)
+        self._waited_s = 0.0
+        self._reading = _Account(self._patience.head_s, inf, NoMoreData, NoMoreData)
+        self._sending = _Account(self._patience.body_s, self._patience.rate, SlowReader, SlowReader)
 
     def begin_body(self) -> None:
-        self._left_s, self._in_body = self._patience.body_s, True
+        """Go on with the body's account."""
+        self._reading = _Account(self._patience.body_s, self._patience.rate, SlowBody, NoThreadLeft)
 
-    def chunk(self, size_hint: int | None = None) -> bytes:
+    def end_request(self) -> None:
+        """Let another slow client have the thread."""
+        if self._holds:
+            self._holds = False
+            self._holding.give_back()
+
+    def recv(self, bufsize: int, flags: int = 0) -> bytes:
         """What the client has sent.
 
         Raises
         ------
         SlowBody, NoMoreData
-            The account is empty, in a body or in a head.
-        TimeoutError
-            A shorter time is over that the socket was given by others.
+            The account is empty, or no thread is left to wait, in a body or in a head.
         """
-        given = self.sock.gettimeout()
-        is_ours = given is None or given > self._left_s
-        began = time.monotonic()
-        if is_ours:
-            self.sock.settimeout(max(self._left_s, 0.001))
-        try:
-            data: bytes = super().chunk(size_hint)
-        except TimeoutError:
-            if not is_ours:
-                raise
-            raise (SlowBody if self._in_body else NoMoreData)() from None
-        finally:
-            if is_ours:
-                self.sock.settimeout(given)
-        self._left_s -= time.monotonic() - began
-        if self._in_body:
-            self._left_s = min(self._patience.body_s, self._left_s + len(data) / self._patience.rate)
-        if self._left_s <= 0 and data:
-            raise (SlowBody if self._in_body else NoMoreData)()
+        if self.gettimeout() == 0:
+            return super().recv(bufsize, flags)
+        data = _done(super().recv, bufsize, socket.MSG_DONTWAIT)
+        if data is not None:
+            self._pay(self._reading, 0.0, len(data))
+        while data is None:
+            began = time.monotonic()
+            data = _done(super().recv, bufsize)
+            if data != b"":  # of who has left nothing is wanted
+                self._pay(self._reading, time.monotonic() - began, len(data or b""))
         return data
+
+    def sendall(self, data: Any, flags: int = 0) -> None:
+        """Send all of it.
+
+        Raises
+        ------
+        SlowReader
+            The account is empty, or no thread is left to wait.
+        """
+        if self.gettimeout() == 0:
+            super().sendall(data, flags)
+            return
+        left = memoryview(data)
+        sent = _done(super().send, left, socket.MSG_DONTWAIT) or 0
+        self._pay(self._sending, 0.0, sent)
+        while left := left[sent:]:
+            began = time.monotonic()
+            sent = _done(super().send, left) or 0
+            self._pay(self._sending, time.monotonic() - began, sent)
+
+    def _pay(self, account: _Account, waited_s: float, n_bytes: int) -> None:
+        self._waited_s += waited_s
+        if not account.pay(waited_s, n_bytes):
+            raise account.too_slow
+        if waited_s and self._waited_s >= GRACE_S and not self._holds:
+            self._holds = self._holding.take(leaving=LEFT_BY_SLOW)
+            if not self._holds:
+                raise account.no_thread
+            self._set_turn(_TURN_S)
+
+    def _set_turn(self, seconds: float) -> None:
+        """How long a blocking call may last, whatever it has done until then."""
+        if self._turn_s != seconds:
+            self._turn_s = seconds
+            for option in (socket.SO_RCVTIMEO, socket.SO_SNDTIMEO):
+                self.setsockopt(socket.SOL_SOCKET, option, _timeval(seconds))
 
 
 class _Connection(TConn):  # type: ignore[misc]
     """A connection whose head is collected before a thread takes it."""
 
     def __init__(self, worker: BoundedWorker, sock: socket.socket, client: Any, server: Any) -> None:
-        super().__init__(worker.cfg, sock, client, server)
+        super().__init__(worker.cfg, _Socket(sock, worker.patience, worker.holding), client, server)
         self._linger: Callable[[_Connection], None] = worker.linger
-        self._patience = worker.patience
         self.head = bytearray()
         self.drained = 0
         self.data_ready = True
-
-    def init(self) -> None:
-        if self.initialized:
-            return
-        super().init()
-        self.parser.unreader = _Unreader(self.sock, self._patience)
 
     def close(self, graceful: bool = False) -> None:
         """Close; gracefully without having the main loop wait for the client, as gunicorn's would."""
@@ -141,12 +224,19 @@ class _Connection(TConn):  # type: ignore[misc]
 
 
 class BoundedWorker(Worker):
-    """The worker; made by `bounded_worker`."""
+    """The worker; made by `bounded_worker`.
+
+    Attributes
+    ----------
+    holding : Holding
+        The threads that wait for clients; the application's, once that is there, for its polls count too.
+    """
 
     patience: Patience
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
+        self.holding = Holding(self.cfg.threads)
         # Both in the order of their deadlines, for all have the same time.
         self._heads: dict[_Connection, None] = {}
         self._lingering: dict[_Connection, None] = {}
@@ -176,8 +266,6 @@ class BoundedWorker(Worker):
                 raise
             return
         self.nr_conns += 1
-        # A blocking send that makes no progress ends after so long, whatever the size of what is sent.
-        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, _timeval(self.patience.body_s))
         self._await_head(_Connection(self, sock, client, listener.getsockname()))
         while self.nr_conns >= self.worker_connections and self._give_up_oldest():
             pass
@@ -190,21 +278,36 @@ class BoundedWorker(Worker):
 
     def handle(self, conn: _Connection) -> Any:
         """Serve a request whose head is there; runs in a thread."""
+        conn.sock.begin_head()
         if conn.head:
             conn.sock.setblocking(True)
             conn.init()
             rest, conn.head = bytes(conn.head), bytearray()
-        else:
-            rest = b""  # what came behind the last request lies with the parser
-        conn.parser.unreader.begin_head(rest)
-        return super().handle(conn)
+            conn.parser.unreader.unread(rest)  # what came behind the last request lies with the parser already
+        try:
+            return super().handle(conn)
+        finally:
+            conn.sock.end_request()
 
     def handle_request(self, req: Any, conn: _Connection) -> Any:
-        conn.parser.unreader.begin_body()
+        conn.sock.begin_body()
         try:
             return super().handle_request(req, conn)
-        except BlockingIOError as exc:
-            raise ConnectionResetError(errno.ECONNRESET, "the client does not take its answer") from exc
+        except BlockingIOError as exc:  # gunicorn's own send of a "100 Continue"
+            raise SlowReader from exc
+
+    def _keepalive_after(self, conn: _Connection, keepalive: bool) -> bool:
+        """Whether another request may follow: the body was read, or what is left of it is there already.
+
+        gunicorn waits in the thread for the rest, for five seconds. A client that is not done sending is the main loop's.
+        """
+        if not keepalive:
+            return False
+        conn.sock.setblocking(False)
+        try:
+            return bool(conn.parser.finish_body(max_bytes=HEAD_BYTES))
+        except (OSError, ParseException):
+            return False
 
     def handle_error(self, req: Any, client: socket.socket, addr: Any, exc: Exception) -> None:
         """Answer a fault of the framing or of ours; to a client that is too slow even to be drained, nothing."""
@@ -323,6 +426,14 @@ class QuietLogger(Logger):  # type: ignore[misc]
 
     def access(self, *_: Any) -> None:
         """Write nothing."""
+
+
+def _done(act: Callable[[Any, int], _T], given: Any, flags: int = 0) -> _T | None:
+    """What comes of a call on a socket, or None if it would block, or has for as long as it may."""
+    try:
+        return act(given, flags)
+    except BlockingIOError:
+        return None
 
 
 def _timeval(seconds: float) -> bytes:

@@ -31,8 +31,10 @@ _OF_NAMES: Final = {
     "404": "There is nothing of this name, or it is another team's.",
 }
 _OF_BODIES: Final = {
+    "408": "The body comes too slowly.",
     "413": "The body exceeds a limit.",
     "415": "The body is of a content type or encoding that is not read here.",
+    "503": "Postgres is away or being upgraded, or too many slow bodies are being read; Retry-After says when to come back.",
 }
 
 # What an answer names, and where it stands in it: by method, path and status.

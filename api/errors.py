@@ -33,7 +33,7 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
 
-from api.connections import SlowBody
+from api.connections import NoThreadLeft, SlowBody
 from api.metrics import ERRORS
 from api.nouns import MEDIA_TYPE_PROBLEM
 from db.engine import is_pool_exhausted
@@ -219,6 +219,7 @@ def register_errors(app: Flask) -> None:
     app.register_error_handler(HTTPException, _on_http)
     app.register_error_handler(ParseException, _on_broken_body)
     app.register_error_handler(SlowBody, _on_slow_body)
+    app.register_error_handler(NoThreadLeft, _on_no_thread_left)
     app.register_error_handler(Exception, _on_bug)
 
 
@@ -324,6 +325,11 @@ def _on_broken_body(_error: ParseException) -> Response:
 
 def _on_slow_body(_error: SlowBody) -> Response:
     return _on_ours(BodyTooSlow("The body came too slowly, so the connection was given up. Nothing was stored; send it again."))
+
+
+def _on_no_thread_left(_error: NoThreadLeft) -> Response:
+    said = "The body comes slowly, and as many slow ones are being read as may be. Nothing was stored; try again."
+    return _on_ours(NotReady(said, code="too_many_slow_bodies"))
 
 
 def _on_bug(error: Exception) -> Response:

@@ -83,10 +83,14 @@ def on_starting(server: Any) -> None:
 
 
 def post_worker_init(worker: Any) -> None:
-    """Listen for scores before the first client waits for one; let long polls end as soon as the worker is asked to stop."""
+    """Listen for scores before the first client waits for one; let long polls end as soon as the worker is asked to stop.
+
+    Polls and slow clients hold threads of the same pool, so they are counted together.
+    """
     from api.resources import resources
 
     held = resources(worker.app.callable)
+    worker.holding = held.holding
     held.replies.listen()
     stopping = held.stopping
     stop = signal.getsignal(signal.SIGTERM)

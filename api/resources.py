@@ -16,6 +16,7 @@ from sqlalchemy import Engine
 
 from api.caller import known_caller
 from api.early import EarlyValidation
+from api.holding import Holding
 from api.replies import Replies
 from api.singles import Singles
 from broker.app import make_producer
@@ -26,7 +27,6 @@ from db.sight import EVERY_TEAM, seen_by
 from settings import Settings
 
 _KEY: Final = "churn"
-_KEPT_FREE: Final = 4
 _NO_TEAM: Final = ""
 _OVERSEERS: Final = 2
 _PROBE_TIMEOUT_S: Final = 0.3
@@ -46,8 +46,8 @@ class Resources:
         A few connections that see the rows of every team: for the publisher, the numbers and the probes, not for a client.
     probe : redis.Redis
         Gives up soon: readiness that waited for a frozen Redis would time out and take a working process out of service.
-    holding : threading.BoundedSemaphore
-        Threads that long polls and event streams may hold at once; the rest answer the other requests.
+    holding : Holding
+        The threads that wait for their clients; the rest answer the other requests.
     stopping : threading.Event
         Set when the process was asked to stop: long polls and event streams end then, so that a restart does not wait for them.
     """
@@ -62,7 +62,7 @@ class Resources:
     replies: Replies
     singles: Singles
     early: EarlyValidation
-    holding: threading.BoundedSemaphore
+    holding: Holding
     stopping: threading.Event
 
     @property
@@ -123,7 +123,7 @@ def make_resources(settings: Settings) -> Resources:
         replies,
         Singles(engine_of, overseer, publisher, replies, stopping),
         EarlyValidation(settings),
-        threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE)),
+        Holding(settings.api_threads),
         stopping,
     )
 

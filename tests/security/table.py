@@ -18,6 +18,7 @@ _ACCESS: Final = f"{_API}/test_access.py"
 _KEYS: Final = f"{_API}/test_keys.py"
 _ROLES: Final = "tests/integration/db/test_roles.py"
 _TOKENS: Final = "tests/unit/api/test_tokens.py"
+_CONNECTIONS: Final = "tests/unit/api/test_connections.py"
 _STREAMS: Final = "tests/unit/intake/test_streams.py"
 _BUNDLES: Final = "tests/unit/scoring/test_model.py"
 HEADERS: Final = "tests/unit/api/test_headers.py"
@@ -191,6 +192,30 @@ TABLE: Final = (
                 "requests-a-minute",
                 rewritten("api.limits._check", "if not standing.is_within:", "if False:"),
                 (f"{_API}/test_limits.py::TestRequests::test_the_last_one_passes_and_the_next_is_told_when_to_come_back",),
+            ),
+            Mutant(
+                "bodies-that-nobody-reads",
+                rewritten("api.connections.BoundedWorker._keepalive_after", "conn.sock.setblocking(False)", "pass"),
+                (f"{_CONNECTIONS}::TestUnreadBodies::test_what_has_not_come_is_not_waited_for",),
+            ),
+            Mutant(
+                "rate-of-an-answer",
+                rewritten(
+                    "api.connections._Socket.begin_head",
+                    "_Account(self._patience.body_s, self._patience.rate, SlowReader",
+                    "_Account(inf, self._patience.rate, SlowReader",
+                ),
+                (f"{_CONNECTIONS}::TestAnswers::test_one_that_is_taken_below_the_rate_is_given_up",),
+            ),
+            Mutant(
+                "threads-left-by-slow-clients",
+                rewritten("api.holding.Holding.take", "if self._n_held >= max(1, self._n_threads - leaving):", "if False:"),
+                (f"{_CONNECTIONS}::TestSlowBodies::test_some_threads_are_left_whoever_holds_the_others",),
+            ),
+            Mutant(
+                "time-of-a-json-body",
+                rewritten("api.bodies._Spool.read", "if time.monotonic() > self._ends:", "if False:"),
+                (f"{_API}/test_hostile_bodies.py::TestTime::test_a_json_body_that_takes_too_long_as_a_whole_is_refused",),
             ),
         ),
     ),

@@ -32,7 +32,7 @@ def settings(databases: DatabaseUrls, redis_user_url: str) -> Settings:
             "MAX_JSON_SIZE_MB": "1",
             "MAX_REQUEST_SIZE_MB": "2",
             "PREDICTION_TIMEOUT_SECONDS": "0.4",
-            "API_THREADS": "6",
+            "API_THREADS": "8",
             "BROKER_TIMEOUT_SECONDS": "0.5",
             "RATE_LIMIT_REQUESTS_PER_MINUTE": "0",
             "BATCH_RATE_LIMIT_PER_MINUTE": "0",

@@ -13,6 +13,7 @@ from flask import Flask
 from flask.testing import FlaskClient
 from sqlalchemy import Engine
 
+from api.holding import LEFT_BY_POLLS
 from api.resources import resources
 from tests.asking import PREFIX, refused, score_all
 from tests.factories import add_batch, add_upload, score
@@ -173,7 +174,7 @@ class TestLongPoll:
 
     def test_with_too_many_of_them_it_is_answered_at_once(self, app: Flask) -> None:
         holding = resources(app).holding
-        while holding.acquire(blocking=False):
+        while holding.take(leaving=LEFT_BY_POLLS):
             pass
         began = time.monotonic()
         answer = get(app.test_client(), query="?wait=20")
@@ -201,14 +202,14 @@ class TestEvents:
 
     def test_a_closed_stream_gives_its_thread_back(self, app: Flask) -> None:
         holding = resources(app).holding
-        before = holding._value
+        before = holding.n_held
         response = app.test_client().get(f"{PREFIX}/batches/b/events", buffered=False)
-        assert holding._value == before - 1
+        assert holding.n_held == before + 1
         response.close()
-        assert holding._value == before
+        assert holding.n_held == before
 
     def test_too_many_streams_are_refused(self, app: Flask) -> None:
-        while resources(app).holding.acquire(blocking=False):
+        while resources(app).holding.take(leaving=LEFT_BY_POLLS):
             pass
         refused(app.test_client().get(f"{PREFIX}/batches/b/events"), 503, "too_many_streams")
 

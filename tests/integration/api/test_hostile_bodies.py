@@ -39,6 +39,17 @@ class TestValues:
             assert "MAX_JSON_VALUES" in refused(answer, 413, "too_many_values")["detail"]
 
 
+class TestTime:
+    def test_a_json_body_that_takes_too_long_as_a_whole_is_refused(
+        self, client: FlaskClient, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("api.bodies._JSON_S", -1.0)
+        refused(client.post(f"{PREFIX}/batches", json={"customers": customers(3)}), 408, "body_too_slow")
+        refused(client.post(f"{PREFIX}/predictions", json=customer()), 408, "body_too_slow")
+        assert batches_stored(ledger) == 0
+        accepted(submit(client, as_csv(customers(3))))
+
+
 class TestForms:
     def test_a_form_of_too_many_parts_is_refused(self, client: FlaskClient, ledger: Engine) -> None:
         form = {f"p{place}": "x" for place in range(1_000)}

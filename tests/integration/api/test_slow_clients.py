@@ -5,16 +5,19 @@ from __future__ import annotations
 import contextlib
 import json
 import socket
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
+import httpx
 import pytest
 from sqlalchemy import Engine, text
 
 from api.connections import HEAD_BYTES
 from tests.asking import PREFIX, as_csv, customers
+from tests.factories import add_batch
 from tests.integration.api.serving import Server, serving
 from tests.keys import TEST_KEY
 
@@ -69,6 +72,20 @@ def answer_to(client: socket.socket) -> tuple[int, bytes]:
     return int(head.split(b" ")[1]) if head else 0, body
 
 
+def whole(client: socket.socket) -> bytes:
+    """All that comes until the connection ends."""
+    received = b""
+    while block := client.recv(65_536):
+        received += block
+    return received
+
+
+def refusal_of(client: socket.socket) -> tuple[int, str]:
+    """The status and code of a refusal that ends with its connection."""
+    status, body = answer_to(client)
+    return status, json.loads(body)["code"]
+
+
 def test_a_thousand_idle_connections_do_not_stop_the_service(
     postgres_url: str, redis_url: str, tmp_path: Path, clients: ExitStack
 ) -> None:
@@ -109,10 +126,7 @@ def test_a_head_in_pieces_is_read_as_one(server: Server, clients: ExitStack) -> 
         client.sendall(piece)
         time.sleep(0.05)
     client.sendall(MODELS[-1:] + MODELS.replace(b"Host", b"Connection: close\r\nHost"))
-    received = b""
-    while block := client.recv(65_536):
-        received += block
-    assert received.count(b"HTTP/1.1 200") == 2
+    assert whole(client).count(b"HTTP/1.1 200") == 2
 
 
 @pytest.mark.parametrize(
@@ -130,8 +144,7 @@ def test_a_body_that_trickles_frees_its_thread(server: Server, clients: ExitStac
             client.send(trickle)
         time.sleep(0.2)
     assert is_served(server)
-    status, body = answer_to(slow[0])
-    assert (status, json.loads(body)["code"]) == (408, "body_too_slow")
+    assert sorted(map(refusal_of, slow)) == [(408, "body_too_slow"), (503, "too_many_slow_bodies")]
     with ledger.connect() as conn:
         assert conn.execute(text("SELECT count(*) FROM batch_jobs")).scalar_one() == 0
 
@@ -141,7 +154,46 @@ def test_a_body_that_stalls_after_a_quick_beginning_does_too(server: Server, cli
     for client in slow:
         client.sendall((UPLOAD + "Content-Length: 9000000\r\n\r\n").encode() + b"c" * 1_000_000)
     assert is_served(server)
-    assert answer_to(slow[0])[0] == 408
+    assert sorted(map(refusal_of, slow)) == [(408, "body_too_slow"), (503, "too_many_slow_bodies")]
+
+
+def test_bodies_that_keep_the_rate_leave_threads_to_others(server: Server, clients: ExitStack) -> None:
+    slow = [connect(server, clients) for _ in range(4 * THREADS)]
+    for client in slow:
+        client.sendall((UPLOAD + "Content-Length: 9000000\r\n\r\n").encode())
+    ended = threading.Event()
+    trickling = threading.Thread(target=trickle, args=(slow, ended))
+    trickling.start()
+    try:
+        # Longer than a body may stall: the one that has a thread has it for the rate that it keeps.
+        for _ in range(20):
+            assert server.client.get(f"{PREFIX}/models", timeout=10).status_code == 200
+            time.sleep(0.2)
+    finally:
+        ended.set()
+        trickling.join()
+    refused = [refusal_of(client) for client in slow]
+    assert sorted(refused) == [(408, "body_too_slow"), *[(503, "too_many_slow_bodies")] * (len(slow) - 1)]
+
+
+def trickle(clients: list[socket.socket], ended: threading.Event) -> None:
+    """Send twice the lowest rate, to those that still listen."""
+    while not ended.wait(0.1):
+        for client in clients:
+            with contextlib.suppress(OSError):
+                client.send(b"c" * 200)
+
+
+def test_event_streams_and_slow_bodies_hold_threads_together(server: Server, clients: ExitStack, ledger: Engine) -> None:
+    with ledger.begin() as conn:
+        add_batch(conn)
+    follower, slow = connect(server, clients), connect(server, clients)
+    follower.sendall(f"GET {PREFIX}/batches/b/events HTTP/1.1\r\nConnection: close\r\n{HOST}\r\n".encode())
+    assert follower.recv(65_536).startswith(b"HTTP/1.1 200")
+    slow.sendall((UPLOAD + "Content-Length: 1000000\r\n\r\n").encode())
+    assert refusal_of(slow) == (503, "too_many_slow_bodies")
+    assert server.client.post(f"{PREFIX}/batches/b/cancel").status_code == 202
+    assert b"event: end" in whole(follower)
 
 
 def test_a_slow_body_that_keeps_the_rate_is_taken(server: Server, clients: ExitStack) -> None:
@@ -154,12 +206,29 @@ def test_a_slow_body_that_keeps_the_rate_is_taken(server: Server, clients: ExitS
     assert answer_to(client)[0] == 202
 
 
-def test_a_body_that_nobody_reads_is_not_waited_for(server: Server, clients: ExitStack) -> None:
-    for _ in range(2 * THREADS):
-        client = connect(server, clients)
-        client.sendall(f"GET {PREFIX}/models HTTP/1.1\r\n{HOST}Content-Length: 1000000\r\n\r\n".encode())
-        assert client.recv(65_536).startswith(b"HTTP/1.1 200")
-    assert is_served(server)
+@pytest.mark.parametrize(
+    ("line", "status"),
+    [(f"GET {PREFIX}/models", 200), ("POST /nowhere", 404), (f"POST {PREFIX}/batches", 401)],
+    ids=["answered", "no-route", "no-key"],
+)
+def test_a_body_that_nobody_reads_is_not_waited_for(server: Server, clients: ExitStack, line: str, status: int) -> None:
+    host = "Host: x\r\n" if status == 401 else HOST
+    for _ in range(2):
+        unsent = [connect(server, clients) for _ in range(4 * THREADS)]
+        for client in unsent:
+            client.sendall(f"{line} HTTP/1.1\r\n{host}Content-Length: 1000000\r\n\r\n".encode())
+        # gunicorn waits five seconds for each, in its thread: twenty for all of them.
+        assert server.client.get(f"{PREFIX}/models", timeout=5).status_code == 200
+        for client in unsent:
+            assert answer_to(client)[0] == status
+
+
+def test_a_small_body_that_nobody_reads_leaves_the_connection(server: Server, clients: ExitStack) -> None:
+    client = connect(server, clients)
+    client.sendall(f"POST /nowhere HTTP/1.1\r\n{HOST}Content-Length: 5000\r\n\r\n".encode() + b"b" * 5_000)
+    assert client.recv(65_536).startswith(b"HTTP/1.1 404")
+    client.sendall(MODELS.replace(b"Host", b"Connection: close\r\nHost"))
+    assert b"HTTP/1.1 200" in whole(client)
 
 
 def test_clients_that_stay_after_their_last_answer_hold_nobody_up(server: Server, clients: ExitStack) -> None:
@@ -218,6 +287,29 @@ def test_an_answer_that_nobody_takes_frees_its_thread(server: Server, clients: E
         client.sendall(path)
     time.sleep(0.3)
     assert is_served(server)
+
+
+def test_an_answer_that_is_taken_too_slowly_is_cut_short(server: Server, clients: ExitStack) -> None:
+    asked = b"GET /docs/assets/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n"
+    size = len(httpx.get(f"{server.url}/docs/assets/swagger-ui-bundle.js", headers={"Accept-Encoding": "identity"}).content)
+    slow = []
+    for _ in range(2 * THREADS):
+        slow.append(clients.enter_context(socket.socket()))
+        slow[-1].setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4_096)
+        slow[-1].settimeout(30)
+        slow[-1].connect(("127.0.0.1", server.port))
+        slow[-1].sendall(asked * 12)
+    for _ in range(20):  # four seconds in all, at a tenth of the rate
+        for client in slow:
+            client.recv(20)
+        time.sleep(0.2)
+        assert server.client.get(f"{PREFIX}/models", timeout=10).status_code == 200
+    for client in slow:
+        taken = 0
+        with contextlib.suppress(ConnectionResetError):
+            while block := client.recv(1 << 20):
+                taken += len(block)
+        assert taken < 12 * size
 
 
 def test_log_tells_no_surprise(server: Server) -> None:
