@@ -38,10 +38,17 @@ FILES: Final = 8_192
 """Descriptors that a process asks for; the usual 1,024 would be gone with as many idle clients."""
 
 GRACE_S: Final = 0.05
-"""What a request may have its thread wait for the client, in all, before it counts among those of slow clients.
+"""What a request may have its thread wait for a body, or for its answer to be taken, before it may count as a slow client's.
 
 Enough for a body that comes a packet behind its head. Who is refused for it has kept one of the last threads that long.
 """
+
+SLOW_RATE: Final = 256 * 1024
+"""Bytes a second below which a client that is waited for is slow."""
+
+_UNSENT_BYTES: Final = 128 * 1024
+"""What the kernel may hold of an answer beyond what is on its way, so that a blocked send is woken while a client takes little:
+with the usual buffer of megabytes it would be woken once in seconds, and fast clients could not be told from slow ones."""
 
 _TURN_S: Final = 0.5
 _LINGER_S: Final = 2.0
@@ -109,10 +116,21 @@ class _Account:
         self.too_slow = too_slow
         self.no_thread = no_thread
 
+        self._waited_s = 0.0
+        self._waited_for = 0
+
     def pay(self, waited_s: float, n_bytes: int) -> bool:
         """Whether any time is left."""
+        if waited_s:
+            self._waited_s += waited_s
+            self._waited_for += n_bytes
         self._left_s = min(self._most_s, self._left_s - waited_s + n_bytes / self._rate)
         return self._left_s > 0
+
+    @property
+    def is_slow(self) -> bool:
+        """Whether there was waiting, and little came of it."""
+        return self._waited_s >= GRACE_S and self._waited_for < self._waited_s * SLOW_RATE
 
 
 class _Socket(socket.socket):
@@ -129,12 +147,13 @@ class _Socket(socket.socket):
         self._holding = holding
         self._holds = False
         self._turn_s = inf
+        with contextlib.suppress(AttributeError, OSError):  # not everywhere
+            self.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
         self.begin_head()
 
     def begin_head(self) -> None:
         """Begin a request's accounts: that of reading is its head's."""
         self._set_turn(GRACE_S)
-        self._waited_s = 0.0
         self._reading = _Account(self._patience.head_s, inf, NoMoreData, NoMoreData)
         self._sending = _Account(self._patience.body_s, self._patience.rate, SlowReader, SlowReader)
 
@@ -188,10 +207,9 @@ class _Socket(socket.socket):
             self._pay(self._sending, time.monotonic() - began, sent)
 
     def _pay(self, account: _Account, waited_s: float, n_bytes: int) -> None:
-        self._waited_s += waited_s
         if not account.pay(waited_s, n_bytes):
             raise account.too_slow
-        if waited_s and self._waited_s >= GRACE_S and not self._holds:
+        if waited_s and account.is_slow and not self._holds:
             self._holds = self._holding.take(leaving=LEFT_BY_SLOW)
             if not self._holds:
                 raise account.no_thread

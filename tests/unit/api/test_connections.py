@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import socket
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
@@ -163,6 +164,26 @@ class TestAnswers:
             with scene.reading(250, slow_s=6) as taken:
                 assert scene.serve(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", lambda _: b"a" * 8 * MB)
             assert taken[0] > 8 * MB
+
+    def test_one_that_is_taken_at_an_honest_rate_needs_no_such_thread(self) -> None:
+        with ExitStack() as stack:
+            scene = Scene(Patience(head_s=10, body_s=10, rate=1_000), stack)
+            scene.hold_all()
+            taken: list[int] = []
+
+            def take() -> None:
+                while block := scene.client.recv(MB):
+                    taken.append(len(block))
+                    time.sleep(0.01)
+
+            # 64 KiB each hundredth of a second are some megabytes a second; on a busy machine it may well be a tenth of that.
+            scene.client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+            taking = threading.Thread(target=take)
+            taking.start()
+            assert scene.serve(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n", lambda _: b"a" * 8 * MB)
+            scene.connection.sock.close()
+            taking.join()
+        assert sum(taken) > 8 * MB
 
     def test_one_that_finds_no_thread_to_wait_is_given_up(self, scene: Scene) -> None:
         scene.hold_all()
