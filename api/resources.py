@@ -18,6 +18,7 @@ from api.caller import known_caller
 from api.early import EarlyValidation
 from api.replies import Replies
 from api.singles import Singles
+from api.turns import Turns
 from broker.app import make_producer
 from broker.hints import Publisher, Window
 from broker.server import make_redis
@@ -26,6 +27,7 @@ from db.sight import EVERY_TEAM, seen_by
 from settings import Settings
 
 _KEY: Final = "churn"
+_DECODERS: Final = 2
 _KEPT_FREE: Final = 4
 _NO_TEAM: Final = ""
 _OVERSEERS: Final = 2
@@ -48,6 +50,10 @@ class Resources:
         Gives up soon: readiness that waited for a frozen Redis would time out and take a working process out of service.
     holding : threading.BoundedSemaphore
         Threads that long polls and event streams may hold at once; the rest answer the other requests.
+    turns : Turns
+        At what is read to its end while the client waits.
+    decoders : threading.BoundedSemaphore
+        Children that may decode small Parquet files of submits at once; each may take as much memory as a large file's.
     stopping : threading.Event
         Set when the process was asked to stop: long polls and event streams end then, so that a restart does not wait for them.
     """
@@ -63,6 +69,8 @@ class Resources:
     singles: Singles
     early: EarlyValidation
     holding: threading.BoundedSemaphore
+    turns: Turns
+    decoders: threading.BoundedSemaphore
     stopping: threading.Event
 
     @property
@@ -124,6 +132,8 @@ def make_resources(settings: Settings) -> Resources:
         Singles(engine_of, overseer, publisher, replies, stopping),
         EarlyValidation(settings),
         threading.BoundedSemaphore(max(1, settings.api_threads - _KEPT_FREE)),
+        Turns(settings.max_imports_at_once),
+        threading.BoundedSemaphore(_DECODERS),
         stopping,
     )
 
