@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final, cast
 from urllib.parse import unquote, urlsplit
@@ -125,6 +125,12 @@ class Settings:
     max_batch_rows: int
     max_intake_memory_mb: int
     """What reading an input may take of a worker's memory, or of the process that decodes a Parquet file."""
+    max_import_rows: int
+    """Rows of what the API itself reads to its end: an import or a dry run."""
+    max_import_size_mb: int
+    """Its bytes, as sent and decompressed."""
+    max_imports_at_once: int
+    """Imports and dry runs of all teams that one process of the API reads at once."""
 
     rate_limit_requests_per_minute: int
     """Requests of a team; 0 sets no limit, as for the next two."""
@@ -154,7 +160,9 @@ class Settings:
     """From so much waiting work on no further batch is accepted."""
     max_open_batches_of_team: int
     max_rows_of_team_a_day: int
-    """Rows of a team's batches that are scored in a day of UTC; 0 sets no limit, here and above."""
+    """Rows of a team's batches and imports in a day of UTC; 0 sets no limit, here, above and below."""
+    max_stored_upload_mb_of_team: int
+    """Uploads of a team's that are stored until a worker has read them."""
 
     webhook_secret: tuple[str, ...] = field(repr=False)
     """What signs the webhooks of a batch's callback_url, the newest first; empty means that callback_url is refused."""
@@ -194,6 +202,15 @@ class Settings:
             "max_decompressed_bytes": self.max_decompressed_size_mb << 20,
             "parquet_memory_bytes": self.max_intake_memory_mb << 20,
         }
+
+    def of_imports(self) -> Settings:
+        """These settings with the tighter bounds of an input that the API itself reads to its end while the client waits."""
+        return replace(
+            self,
+            max_request_size_mb=min(self.max_request_size_mb, self.max_import_size_mb),
+            max_decompressed_size_mb=min(self.max_decompressed_size_mb, self.max_import_size_mb),
+            max_batch_rows=min(self.max_batch_rows, self.max_import_rows),
+        )
 
     def webhook_targets(self) -> Targets:
         """Where webhooks may be sent; the API asks when one is registered, the worker each time it sends one."""
@@ -333,6 +350,9 @@ def _limits(env: Env) -> dict[str, Any]:
         # Below, the libraries that read files do not start.
         "max_intake_memory_mb": env.int("MAX_INTAKE_MEMORY_MB", 2_048, validate=Range(512)),
         "max_batch_rows": env.int("MAX_BATCH_ROWS", 10_000_000, validate=Range(1, 2**31 - 1)),
+        "max_import_rows": env.int("MAX_IMPORT_ROWS", 1_000_000, validate=Range(1, 2**31 - 1)),
+        "max_import_size_mb": env.int("MAX_IMPORT_SIZE_MB", 512, validate=Range(1)),
+        "max_imports_at_once": env.int("MAX_IMPORTS_AT_ONCE", 2, validate=Range(1)),
     }
 
 
@@ -364,6 +384,7 @@ def _ledger(env: Env) -> dict[str, Any]:
         "max_open_batches": env.int("MAX_OPEN_BATCHES", 2_000, validate=Range(1)),
         "max_open_batches_of_team": env.int("MAX_OPEN_BATCHES_OF_TEAM", 500, validate=Range(0)),
         "max_rows_of_team_a_day": env.int("MAX_ROWS_OF_TEAM_A_DAY", 100_000_000, validate=Range(0)),
+        "max_stored_upload_mb_of_team": env.int("MAX_STORED_UPLOAD_MB_OF_TEAM", 65_536, validate=Range(0)),
     }
 
 

@@ -23,6 +23,7 @@ from api.resources import resources
 from api.streams import whole
 from api.submit import Asking, Submitted, check_key, submit, submit_retry
 from api.tracing import about_batch
+from api.turns import within_bounds
 from api.watching import events, look, wait_for_news
 from db.audit import Act
 from db.batches import Batch, get_own_batch, list_batches, reconcile
@@ -91,11 +92,23 @@ def post_batch() -> Response:
 @batches.post("/batches:validate")
 @batches.doc(requestBody=_SUBMIT_BODY, parameters=[_FILE_OPTIONS])
 @batches.response(200, ValidationSchema)
-@batches.problems(_400="The body cannot be parsed.", _413="The body is too large.", _415="Not read here.", _422="Not valid.")
+@batches.problems(
+    _400="The body cannot be parsed.",
+    _413="The body is too large, or too large for a dry run: a batch may be larger.",
+    _415="Not read here.",
+    _422="Not valid.",
+    _429="A quota is used up, or a dry run of the team's is under way.",
+    _503="Postgres is away, or others' imports and dry runs take all turns.",
+)
 def post_validation() -> Response:
     """Say what a submit of this body would find, and store nothing."""
-    with read_body(resources().settings, json_schema=SubmitSchema(), option_schema=OptionsSchema()) as body:
-        return jsonify(rehearse(resources(), body))
+    held = resources()
+    with (
+        held.turns.of(caller().team),
+        within_bounds(held.settings) as settings,
+        read_body(settings, json_schema=SubmitSchema(), option_schema=OptionsSchema()) as body,
+    ):
+        return jsonify(rehearse(held, body, settings))
 
 
 @batches.get("/batches")

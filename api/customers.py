@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any, Final
 
 from flask import Response, jsonify
 from sqlalchemy import Connection
 
+from api.allowance import check_rows
 from api.auditing import audit
 from api.bodies import Body, read_body, read_json
+from api.caller import caller
 from api.errors import Unprocessable
 from api.media import FORM_BODY, JSON, MULTIPART
 from api.nouns import Noun
 from api.reading import FaultList, all_slices, invalid_customer, verdict
 from api.resources import resources
+from api.turns import within_bounds
+from db.allowance import Use, count_import, use_of_team
 from db.audit import Act, customer_object
 from db.customers import StoredCustomer, delete_customer, get_customer, put_customer, upsert_customers
 from db.engine import clock, each_alone
@@ -87,29 +92,45 @@ def delete_one_customer(query: dict[str, Any], customer_id: str) -> Response:
     },
 )
 @customers.response(200, ImportSchema)
-@customers.problems(_400="The body cannot be parsed.", _413="The body is too large.", _415="Not read here.", _422="Bad rows.")
+@customers.problems(
+    _400="The body cannot be parsed.",
+    _413="The body is too large, or too large for an import: a batch may be larger.",
+    _415="Not read here.",
+    _422="Bad rows.",
+    _429="A quota is used up, the team's rows of the day are, or an import of its is under way.",
+    _503="Postgres is away, or others' imports and dry runs take all turns.",
+)
 def post_import() -> Response:
     """Store many customers without scoring them: all of the good rows, or with `on_error=abort` none."""
-    settings = resources().settings
-    with (
-        read_body(settings, json_schema=ImportBodySchema(), option_schema=ImportOptionsSchema()) as body,
-        resources().engine.begin() as conn,
-    ):
-        return jsonify(_import(conn, body, settings))
+    held, team = resources(), caller().team
+    with held.turns.of(team), within_bounds(held.settings) as settings:
+        with each_alone(held.engine) as conn:
+            use = use_of_team(conn, team)
+        check_rows(settings, use, more=1)
+        with (
+            read_body(settings, json_schema=ImportBodySchema(), option_schema=ImportOptionsSchema()) as body,
+            held.engine.begin() as conn,
+        ):
+            return jsonify(_import(conn, body, settings, team, use))
 
 
-def _import(conn: Connection, body: Body, settings: Settings) -> dict[str, Any]:
+def _import(conn: Connection, body: Body, settings: Settings, team: str, use: Use) -> dict[str, Any]:
+    """Store the customers, in one transaction: what the answer says was stored is there, and of what is refused nothing is."""
     submitted_at, written = clock(conn), 0
     tally, faults = Tally(), FaultList()
-    for piece in tally.over(all_slices(body, settings), faults.extend):
-        if piece.customers.num_rows:
-            written += upsert_customers(conn, customer_rows(piece.customers), submitted_at=submitted_at)
+    with closing(all_slices(body, settings)) as slices:
+        for piece in tally.over(slices, faults.extend):
+            check_rows(settings, use, more=tally.total)
+            if piece.customers.num_rows:
+                written += upsert_customers(conn, customer_rows(piece.customers), submitted_at=submitted_at)
     refused = verdict(tally, on_error=body.options["on_error"], max_error_rate=None)
     if refused is not None:
         detail, code = refused
         raise Unprocessable(detail, code=code, errors=faults.answer())
     good = tally.total - tally.failed
     audit(conn, Act.CUSTOMERS_IMPORTED, customers=good, written=written)
+    # What others of the team have added since is counted now.
+    check_rows(settings, count_import(conn, team, tally.total), more=0)
     return {
         "total_customers": tally.total,
         "written_customers": written,

@@ -25,6 +25,7 @@ import structlog
 
 from db.planning import Plan
 from intake.arriving import ALL, END, FORMS, MORE, READY, Order
+from intake.children import environment
 from intake.chunks import ChunkInput
 from intake.slices import Limits
 from settings import Settings
@@ -37,9 +38,6 @@ _ANSWER_S: Final = 1.0
 
 _PATIENCE_S: Final = 5.0
 """How long a submit waits for the child once the body is whole. A child keeps up with some 100 MB/s."""
-
-_KEPT_VARIABLES: Final = ("LANG", "LC_ALL", "PATH", "PYTHONPATH")
-"""What the children may know of our environment, which holds passwords."""
 
 _PROJECT: Final = Path(__file__).parents[1]
 
@@ -196,13 +194,10 @@ class _Forks:
 
     def __init__(self) -> None:
         orders, theirs = socket.socketpair()
-        kept = {name: os.environ[name] for name in _KEPT_VARIABLES if name in os.environ}
-        # One allocator and few arenas keep the address space near to what is used.
-        arrow = {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "2", "OMP_NUM_THREADS": "1"}
         with theirs, ExitStack() as stack:
             stack.enter_context(orders)
             self._process = subprocess.Popen(
-                [sys.executable, "-m", "intake.arriving"], stdin=theirs.fileno(), cwd=_PROJECT, env={**kept, **arrow}
+                [sys.executable, "-m", "intake.arriving"], stdin=theirs.fileno(), cwd=_PROJECT, env=environment(arenas=2)
             )
             stack.pop_all()
         self._orders = orders

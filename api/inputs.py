@@ -129,7 +129,7 @@ def input_of(resources: Resources, body: Body, stack: ExitStack) -> Input:
         return _checked(resources, Source.CUSTOMER_IDS, reading, body, "/customer_ids")
     source = Source.FILE if body.upload else Source.CUSTOMERS
     try:
-        reading = read_customers(body, resources.settings)
+        reading = read_customers(body, resources.settings, resources.decoders)
     except TooLargeInline:
         unread = UnreadInput(source, body.upload or _as_upload(body.customers or [], stack))
         early = unread.upload.early

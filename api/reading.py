@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from threading import Semaphore
 from typing import Any, Final
 
 import pyarrow as pa
@@ -14,7 +16,7 @@ from api.bodies import Body, Upload
 from api.errors import Unprocessable
 from db.customers import unknown_ids
 from db.planning import Plan
-from intake.read import Limits, read_file, read_ids, read_rows
+from intake.read import PARQUET, Limits, read_file, read_ids, read_rows
 from intake.references import parse_ids, references
 from intake.slices import RowFault, Slice
 from intake.tally import Tally
@@ -35,8 +37,12 @@ _INFLATION: Final = 8
 """How many times INLINE_MAX_BYTES a compressed file may hold and still be read inline."""
 
 
+_DECODER_S: Final = 1.0
+"""How long a small Parquet file waits for a child to decode it; that takes some tenths of a second."""
+
+
 class TooLargeInline(Exception):
-    """The input is too large to be read while the client waits."""
+    """The input is not to be read while the client waits: it is too large, or nothing is free to decode it."""
 
 
 @dataclass(slots=True)
@@ -53,8 +59,13 @@ class Reading:
         return Plan(tally.total, tally.failed, chunk_count, tally.errors, tally.warnings)
 
 
-def read_customers(body: Body, settings: Settings) -> Reading:
+def read_customers(body: Body, settings: Settings, decoders: Semaphore) -> Reading:
     """Read customers in full, from a JSON body or a file.
+
+    Parameters
+    ----------
+    decoders : threading.Semaphore
+        The children that may decode Parquet at once.
 
     Raises
     ------
@@ -70,7 +81,8 @@ def read_customers(body: Body, settings: Settings) -> Reading:
             raise TooLargeInline
         return _collect([read_rows(body.customers, limits=Limits(**settings.input_bounds()))])
     assert body.upload is not None  # noqa: S101 - the caller has looked
-    return _collect(_inline_slices(body.upload, settings))
+    with _decoder(body.upload, decoders), closing(_inline_slices(body.upload, settings)) as slices:
+        return _collect(slices)
 
 
 def read_references(conn: Connection, ids: list[object], settings: Settings) -> Reading:
@@ -86,7 +98,7 @@ def read_selection(copied: bytes) -> Reading:
     return _collect([Slice(customers, [], customers.num_rows)])
 
 
-def all_slices(body: Body, settings: Settings) -> Iterator[Slice]:
+def all_slices(body: Body, settings: Settings) -> Generator[Slice, None, None]:
     """Customers in full, of a file or a JSON body of any size that is allowed, in flat memory."""
     limits = Limits(**settings.input_bounds())
     if body.upload is None:
@@ -198,10 +210,24 @@ def _escaped(name: str) -> str:
     return name.replace("~", "~0").replace("/", "~1")
 
 
-def _inline_slices(upload: Upload, settings: Settings) -> Iterator[Slice]:
+@contextmanager
+def _decoder(upload: Upload, decoders: Semaphore) -> Iterator[None]:
+    """Hold a child that may decode the file, if it takes one; each may take gigabytes, whatever the size of the file."""
+    if upload.media_type != PARQUET:
+        yield
+        return
+    if not decoders.acquire(timeout=_DECODER_S):
+        raise TooLargeInline
+    try:
+        yield
+    finally:
+        decoders.release()
+
+
+def _inline_slices(upload: Upload, settings: Settings) -> Generator[Slice, None, None]:
     """Slices of a small file; a file that turns out to hold much more than its size is left to a worker."""
     bound = _INFLATION * max(settings.inline_max_bytes, 1 << 20)
-    inline = Limits(max_rows=settings.max_batch_rows, max_decompressed_bytes=bound)
+    inline = Limits(**{**settings.input_bounds(), "max_decompressed_bytes": bound})
     try:
         yield from read_file(upload.stream, media_type=upload.media_type, encoding=upload.encoding, limits=inline)
     except UnreadableFile as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from typing import Any, Final
 
 from api.bodies import Body
@@ -11,6 +12,7 @@ from api.submit import check_callback, model_version
 from db.filters import check_filter, count_matches
 from db.stats import rows_per_second
 from intake.tally import Tally
+from settings import Settings
 
 _UNMEASURED_ROWS_PER_SECOND: Final = 50_000.0
 """Assumed while no batch of some size has been scored here."""
@@ -19,8 +21,13 @@ _FIXED_SECONDS: Final = 0.5
 """What even the smallest batch takes: a hint, a claim, a commit."""
 
 
-def rehearse(resources: Resources, body: Body) -> dict[str, Any]:
+def rehearse(resources: Resources, body: Body, settings: Settings) -> dict[str, Any]:
     """Read the whole input as a submit and its worker would, in flat memory.
+
+    Parameters
+    ----------
+    settings : Settings
+        Whose bounds the input is held to.
 
     Raises
     ------
@@ -35,12 +42,13 @@ def rehearse(resources: Resources, body: Body) -> dict[str, Any]:
         if body.filter is not None:
             tally.total = count_matches(conn, check_filter(body.filter))
         elif body.customer_ids is not None:
-            reading = read_references(conn, body.customer_ids, resources.settings)
+            reading = read_references(conn, body.customer_ids, settings)
             tally = reading.tally
             faults.extend(reading.faults)
     if body.filter is None and body.customer_ids is None:
-        for _ in tally.over(all_slices(body, resources.settings), faults.extend):
-            pass
+        with closing(all_slices(body, settings)) as slices:
+            for _ in tally.over(slices, faults.extend):
+                pass
     good = tally.total - tally.failed
     refused = verdict(tally, on_error=body.options["on_error"], max_error_rate=body.options.get("max_error_rate"))
     return {

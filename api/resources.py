@@ -19,6 +19,7 @@ from api.early import EarlyValidation
 from api.holding import Holding
 from api.replies import Replies
 from api.singles import Singles
+from api.turns import Turns
 from broker.app import make_producer
 from broker.hints import Publisher, Window
 from broker.server import make_redis
@@ -27,6 +28,7 @@ from db.sight import EVERY_TEAM, seen_by
 from settings import Settings
 
 _KEY: Final = "churn"
+_DECODERS: Final = 2
 _NO_TEAM: Final = ""
 _OVERSEERS: Final = 2
 _PROBE_TIMEOUT_S: Final = 0.3
@@ -48,6 +50,10 @@ class Resources:
         Gives up soon: readiness that waited for a frozen Redis would time out and take a working process out of service.
     holding : Holding
         The threads that wait for their clients; the rest answer the other requests.
+    turns : Turns
+        At what is read to its end while the client waits.
+    decoders : threading.BoundedSemaphore
+        Children that may decode small Parquet files of submits at once; each may take as much memory as a large file's.
     stopping : threading.Event
         Set when the process was asked to stop: long polls and event streams end then, so that a restart does not wait for them.
     """
@@ -63,6 +69,8 @@ class Resources:
     singles: Singles
     early: EarlyValidation
     holding: Holding
+    turns: Turns
+    decoders: threading.BoundedSemaphore
     stopping: threading.Event
 
     @property
@@ -124,6 +132,8 @@ def make_resources(settings: Settings) -> Resources:
         Singles(engine_of, overseer, publisher, replies, stopping),
         EarlyValidation(settings),
         Holding(settings.api_threads),
+        Turns(settings.max_imports_at_once),
+        threading.BoundedSemaphore(_DECODERS),
         stopping,
     )
 

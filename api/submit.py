@@ -11,14 +11,15 @@ from typing import Any, Final
 
 from sqlalchemy import Connection
 
+from api.allowance import check_batch, check_upload
 from api.auditing import audit
 from api.bodies import Body
 from api.early import GaveUp
-from api.errors import BacklogFull, MalformedRequest, TooManyRequests, Unprocessable
-from api.inputs import EarlyInput, Input, LaterInput, input_of
+from api.errors import BacklogFull, MalformedRequest, Unprocessable
+from api.inputs import EarlyInput, Input, LaterInput, UnreadInput, input_of
 from api.resources import Resources
 from api.targets import check_target
-from db.allowance import Use, lock_use_of_team, use_of_team
+from db.allowance import lock_use_of_team, use_of_team
 from db.audit import Act
 from db.backlog import measure_backlog
 from db.batches import Batch, NewBatch, get_own_batch, submit_batch
@@ -29,12 +30,8 @@ from db.models import current_version, get_model
 from db.retry import count_retryable
 from failpoints import Guard, Point, is_off, reach
 from schemas.states import Source
-from settings import Settings
 
 MAX_KEY_LENGTH: Final = 255
-
-_OPEN_BATCHES_S: Final = 30
-"""When it is worth to look whether a batch has ended."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -173,7 +170,7 @@ def _check_backlog(resources: Resources, team: str) -> None:
     with each_alone(resources.overseer) as conn:
         waiting = measure_backlog(conn)
         use = use_of_team(conn, team)
-    _check_use(resources.settings, use, one_more=1)
+    check_batch(resources.settings, use, one_more=1)
     if waiting.customers < most.max_backlog_customers and waiting.batches < most.max_open_batches:
         return
     raise BacklogFull(
@@ -183,30 +180,6 @@ def _check_backlog(resources: Resources, team: str) -> None:
     )
 
 
-def _check_use(settings: Settings, use: Use, *, one_more: int) -> None:
-    """Refuse a batch that its team has no allowance for: at once by what is there, and again by what it has itself.
-
-    Raises
-    ------
-    TooManyRequests
-    """
-    batches, rows = settings.max_open_batches_of_team, settings.max_rows_of_team_a_day
-    if batches and use.open_batches + one_more > batches:
-        raise TooManyRequests(
-            f"A team may have {batches:,} batches that have not ended (MAX_OPEN_BATCHES_OF_TEAM). Wait for one to end, or"
-            " cancel one.",
-            code="too_many_open_batches",
-            retry_after_s=_OPEN_BATCHES_S,
-        )
-    if rows and use.rows + one_more > rows:
-        raise TooManyRequests(
-            f"A team may have {rows:,} rows a day (UTC) scored in batches (MAX_ROWS_OF_TEAM_A_DAY), and with this batch has"
-            f" {use.rows:,} or more. Send it tomorrow, or fewer rows.",
-            code="daily_rows_exceeded",
-            retry_after_s=use.day_ends_in_s,
-        )
-
-
 def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, asking: Asking) -> Submitted:
     batch_id = options.get("batch_id") or uuid.uuid4().hex
     try:
@@ -214,10 +187,15 @@ def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256
             submit_batch(conn, _new_batch(conn, batch_id, what, options, asking))
             if asking.key is not None and not is_off(Guard.IDEMPOTENCY):
                 keep_key(conn, asking.key, sha256, batch_id, team=asking.team)
+            if isinstance(what, UnreadInput):
+                check_upload(resources.settings, use_of_team(conn, asking.team), more_bytes=what.upload.size)
             what.store(conn, batch_id)
             act = Act.BATCH_RETRIED if what.source is Source.RETRY else Act.BATCH_SUBMITTED
             audit(conn, act, batch_id, source=what.source)
-            _check_use(resources.settings, lock_use_of_team(conn, asking.team, batch_id), one_more=0)
+            use = lock_use_of_team(conn, asking.team, batch_id)
+            check_batch(resources.settings, use, one_more=0)
+            if isinstance(what, UnreadInput):
+                check_upload(resources.settings, use, more_bytes=0)
             batch = get_own_batch(conn, batch_id, team=asking.team)
             if is_off(Guard.DURABLE_SUBMIT):
                 do_not_wait_for_disk(conn)

@@ -25,6 +25,7 @@ from db.webhooks import (
     enable_endpoint,
     get_endpoint,
     list_endpoints,
+    lock_endpoints,
     remove_endpoint,
     rotate_secret,
 )
@@ -59,7 +60,7 @@ def post_webhook() -> Response:
     kept = {"events": given["events"], "description": given["description"], "secret": _sealed(secret)}
     check_target(resources().settings, given["url"], named="url")
     with resources().engine.begin() as conn:
-        if len(list_endpoints(conn, team=team, limit=_MOST_ENDPOINTS)) == _MOST_ENDPOINTS:
+        if lock_endpoints(conn, team=team) >= _MOST_ENDPOINTS:
             raise Unprocessable(
                 f"There are {_MOST_ENDPOINTS} webhooks already, which is the most; delete one first.", code="too_many_webhooks"
             )

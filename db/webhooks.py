@@ -52,6 +52,9 @@ _ADD = text(f"""
     VALUES (:team, :url, :events, :description, :secret)
     RETURNING {_COLUMNS}
 """)
+# Of the transaction, and of the team: what another registration adds meanwhile would be missing in the count.
+_LOCK = text("SELECT pg_advisory_xact_lock(hashtextextended('webhooks ' || :team, 0))")
+_COUNT = text("SELECT count(*) FROM webhook_endpoints WHERE team = :team")
 _GET = text(f"SELECT {_COLUMNS} FROM webhook_endpoints WHERE endpoint_id = :endpoint_id AND team = :team")
 _LIST = text(f"""
     SELECT {_COLUMNS} FROM webhook_endpoints
@@ -97,6 +100,12 @@ _HAND_OUT = text("""
             ON CONFLICT (event_id, endpoint_id) DO NOTHING)
     UPDATE outbox o SET handed_out_at = clock_timestamp() FROM waiting w WHERE o.event_id = w.event_id
 """)
+
+
+def lock_endpoints(conn: Connection, *, team: str) -> int:
+    """How many receivers a team has; until the transaction ends, it keeps the team's others from registering one."""
+    conn.execute(_LOCK, {"team": team})
+    return int(conn.execute(_COUNT, {"team": team}).scalar_one())
 
 
 def add_endpoint(

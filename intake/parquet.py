@@ -17,6 +17,7 @@ import pyarrow as pa
 
 from intake import parquet_child
 from intake.assemble import RawRows
+from intake.children import environment
 from intake.columns import RawColumn, accepts
 from intake.header import check_columns
 from intake.slices import SLICE_ROWS, Limits
@@ -106,14 +107,12 @@ def _check_magic(file: IO[bytes]) -> None:
 def _transcoding(file: IO[bytes], limits: Limits) -> Iterator[subprocess.Popen[bytes]]:
     """The process that decodes the file; it is ended when its reader leaves, for whatever reason."""
     bounds = (limits.max_rows, limits.max_decompressed_bytes, limits.parquet_memory_bytes, SLICE_ROWS)
-    # One arena, the system's allocator and no thread pool keep the address space near to what is really used.
-    environment = os.environ | {"ARROW_DEFAULT_MEMORY_POOL": "system", "MALLOC_ARENA_MAX": "1", "OMP_NUM_THREADS": "1"}
     child = subprocess.Popen(
         [sys.executable, "-P", str(Path(parquet_child.__file__)), *map(str, bounds)],
         stdin=file,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
-        env=environment,
+        env=environment(arenas=1),
     )
     with child:
         try:

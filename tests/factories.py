@@ -81,6 +81,7 @@ def empty_tables(conn: Connection) -> None:
         "customers",
         "customer_deletions",
         "audit_log",
+        "imported_rows",
     )
     conn.execute(text("SET LOCAL churn.audit_retention = 'on'"))
     conn.execute(text(";".join(f"DELETE FROM {table}" for table in tables)))

@@ -164,7 +164,7 @@ def _check_rows_of_day(resources: Resources, conn: Connection, claim: PlanClaim)
     most = resources.settings.max_rows_of_team_a_day
     if most and lock_use_of_team(conn, claim.batch.team, claim.batch.batch_id).rows > most:
         raise DataError(
-            f"with this batch its team would have more than {most:,} rows of one day (UTC) scored in batches"
+            f"with this batch its team would have more than {most:,} rows of one day (UTC) in batches and imports"
             " (MAX_ROWS_OF_TEAM_A_DAY), so nothing was scored; submit it again tomorrow, or fewer rows",
             code="daily_rows_exceeded",
         )

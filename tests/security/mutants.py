@@ -8,11 +8,16 @@ from __future__ import annotations
 import __future__
 
 import ast
+import atexit
+import importlib
 import inspect
 import pkgutil
+import shutil
+import tempfile
 import textwrap
 from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final, TypeAlias
 
 import pytest
@@ -67,6 +72,23 @@ def rewritten(target: str, old: str, new: str) -> Change:
         code = compile(tree, f"<{target} without a guard>", "exec", __future__.annotations.compiler_flag)
         exec(code, function.__globals__, made)  # noqa: S102 - our own text, and only defined here
         monkeypatch.setattr(function, "__code__", made[definition.name].__code__)
+
+    return change
+
+
+def rewritten_script(module: str, old: str, new: str) -> Change:
+    """Change the text of a module that is run as a script, in a process of its own: a changed copy is run instead."""
+
+    def change(monkeypatch: pytest.MonkeyPatch) -> None:
+        script = importlib.import_module(module)
+        source = Path(str(script.__file__)).read_text()
+        if source.count(old) != 1:
+            pytest.fail(f"{module} holds {old!r} {source.count(old)} times: bring the table of mutants up to date")
+        folder = tempfile.mkdtemp(prefix="mutant-")
+        atexit.register(shutil.rmtree, folder, ignore_errors=True)
+        copy = Path(folder, Path(str(script.__file__)).name)
+        copy.write_text(source.replace(old, new))
+        monkeypatch.setattr(script, "__file__", str(copy))
 
     return change
 

@@ -10,7 +10,7 @@ from sqlalchemy.exc import IntegrityError
 
 from deploy.local.valkey import Valkey
 from schemas.targets import TargetRefused
-from tests.security.mutants import Mutant, both, instead, rewritten
+from tests.security.mutants import Mutant, both, instead, rewritten, rewritten_script
 from workers.outgoing import NoAnswer
 
 _API: Final = "tests/integration/api"
@@ -20,6 +20,10 @@ _ROLES: Final = "tests/integration/db/test_roles.py"
 _TOKENS: Final = "tests/unit/api/test_tokens.py"
 _CONNECTIONS: Final = "tests/unit/api/test_connections.py"
 _STREAMS: Final = "tests/unit/intake/test_streams.py"
+_PARQUET: Final = "tests/unit/intake/test_parquet.py"
+_CHILD: Final = "intake.parquet_child"
+_ALLOWANCE: Final = f"{_API}/test_allowance.py"
+_TURNS: Final = f"{_API}/test_turns.py"
 _BUNDLES: Final = "tests/unit/scoring/test_model.py"
 HEADERS: Final = "tests/unit/api/test_headers.py"
 HOSTS: Final = f"{HEADERS}::TestHosts"
@@ -217,6 +221,96 @@ TABLE: Final = (
                 rewritten("api.bodies._Spool.read", "if time.monotonic() > self._ends:", "if False:"),
                 (f"{_API}/test_hostile_bodies.py::TestTime::test_a_json_body_that_takes_too_long_as_a_whole_is_refused",),
             ),
+            Mutant(
+                "submits-a-minute",
+                rewritten("api.limits._Limits.count", "if self.batches is not None and", "if False and"),
+                (f"{_API}/test_limits.py::TestBatches::test_submits_have_a_quota_of_their_own",),
+            ),
+            Mutant(
+                "open-batches-of-a-team",
+                rewritten("api.allowance.check_batch", "if most and", "if False and"),
+                (f"{_ALLOWANCE}::test_one_open_batch_more_is_refused_until_one_has_ended",),
+            ),
+            Mutant(
+                "rows-of-a-day",
+                rewritten("api.allowance.check_rows", "if most and", "if False and"),
+                (f"{_ALLOWANCE}::test_rows_of_a_day_are_counted_to_the_last",),
+            ),
+            Mutant(
+                "rows-of-a-day-in-files",
+                rewritten("workers.plan._check_rows_of_day", "if most and", "if False and"),
+                ("tests/integration/workers/test_allowance.py::test_an_upload_is_held_to_its_team_s_day[24-failed]",),
+            ),
+            Mutant(
+                "imported-rows-count",
+                rewritten("db.allowance.count_import", 'conn.execute(_COUNT_IMPORT, {"team": team, "n_rows": n_rows})', "pass"),
+                (f"{_ALLOWANCE}::test_imported_rows_count_with_those_of_batches",),
+            ),
+            Mutant(
+                "imports-are-counted-alone",
+                rewritten("db.allowance.count_import", 'conn.execute(_LOCK, {"team": team})', "pass"),
+                ("tests/integration/db/test_allowance.py::test_a_batch_waits_for_an_import_at_the_same_time",),
+            ),
+            Mutant(
+                "imports-are-checked-when-counted",
+                rewritten(
+                    "api.customers._import", "check_rows(settings, count_import(conn, team, tally.total), more=0)", "pass"
+                ),
+                (f"{_ALLOWANCE}::test_what_another_process_has_imported_meanwhile_counts",),
+            ),
+            Mutant(
+                "uploads-that-wait",
+                rewritten("api.allowance.check_upload", "if most and", "if False and"),
+                (f"{_ALLOWANCE}::test_uploads_that_wait_are_bounded_until_one_is_gone",),
+            ),
+            Mutant(
+                "one-import-of-a-team",
+                rewritten("api.turns.Turns._take", "if team in self._teams:", "if False:"),
+                (f"{_TURNS}::test_a_team_has_one_at_a_time_and_may_submit_meanwhile[/customers:import]",),
+            ),
+            Mutant(
+                "imports-at-once",
+                rewritten("api.turns.Turns._take", "if len(self._teams) >= self._most:", "if False:"),
+                (f"{_TURNS}::test_a_process_reads_so_many_at_once_and_says_when_to_come_back",),
+            ),
+            Mutant(
+                "rows-of-an-import",
+                rewritten(
+                    "settings.Settings.of_imports", "min(self.max_batch_rows, self.max_import_rows)", "self.max_batch_rows"
+                ),
+                (
+                    f"{_TURNS}::TestSizes::test_so_many_rows_are_read_and_one_more_is_for_a_batch",
+                    f"{_TURNS}::TestSizes::test_rows_of_a_json_body_are_counted_too",
+                ),
+            ),
+            Mutant(
+                "size-of-an-import",
+                rewritten(
+                    "settings.Settings.of_imports",
+                    "min(self.max_request_size_mb, self.max_import_size_mb)",
+                    "self.max_request_size_mb",
+                ),
+                (f"{_TURNS}::TestSizes::test_bytes_are_bounded_as_sent_and_decompressed",),
+            ),
+            Mutant(
+                "decompressed-size-of-an-import",
+                rewritten(
+                    "settings.Settings.of_imports",
+                    "min(self.max_decompressed_size_mb, self.max_import_size_mb)",
+                    "self.max_decompressed_size_mb",
+                ),
+                (f"{_TURNS}::TestSizes::test_bytes_are_bounded_as_sent_and_decompressed",),
+            ),
+            Mutant(
+                "decoders-at-once",
+                rewritten("api.reading._decoder", "if upload.media_type != PARQUET:", "if True:"),
+                (f"{_TURNS}::TestDecoders::test_a_small_parquet_file_is_left_to_a_worker_while_all_are_busy",),
+            ),
+            Mutant(
+                "webhooks-of-a-team",
+                rewritten("db.webhooks.lock_endpoints", 'conn.execute(_LOCK, {"team": team})', "pass"),
+                (f"{_API}/test_webhooks.py::TestReceivers::test_the_last_place_is_not_taken_twice_at_one_moment",),
+            ),
         ),
     ),
     Row(
@@ -228,6 +322,60 @@ TABLE: Final = (
                 (
                     f"{_STREAMS}::test_a_bomb_is_refused_at_its_bound[text/csv]",
                     f"{_STREAMS}::test_a_bomb_of_empty_gzip_files_within_gzip_is_refused",
+                ),
+            ),
+            Mutant(
+                "rows-of-a-batch",
+                rewritten("intake.read._refuse_above", "if n_rows > limits.max_rows:", "if False:"),
+                (
+                    "tests/unit/intake/test_read.py::test_more_rows_than_allowed_are_refused",
+                    "tests/unit/intake/test_csv.py::test_more_rows_than_allowed_are_refused",
+                ),
+            ),
+            Mutant(
+                "columns-of-a-file",
+                rewritten("intake.header.check_columns", "if len(columns) > MAX_COLUMNS:", "if False:"),
+                (
+                    "tests/unit/intake/test_csv.py::test_more_columns_than_anybody_needs_are_refused_as_such[1001-too_many_columns]",
+                ),
+            ),
+            Mutant(
+                "length-of-a-csv-record",
+                rewritten("intake.delimited._open", "block_size=limits.max_row_bytes", "block_size=1 << 26"),
+                ("tests/unit/intake/test_csv.py::test_a_cell_of_ten_megabytes_is_refused",),
+            ),
+            Mutant(
+                "length-of-a-line",
+                rewritten("intake.ndjson._blocks", "if len(kept) > limits.max_row_bytes:", "if False:"),
+                ("tests/unit/intake/test_ndjson.py::test_a_line_of_ten_megabytes_is_refused",),
+            ),
+            Mutant(
+                "values-of-a-json-body",
+                rewritten("api.bodies._refuse_values", "if len(content) > most and", "if False and"),
+                (f"{_API}/test_hostile_bodies.py::TestValues::test_as_many_as_allowed_are_read_and_one_more_is_not",),
+            ),
+            Mutant(
+                "footer-of-a-parquet-file",
+                rewritten_script(_CHILD, "        _check_footer(file.metadata, max_rows, max_bytes)\n", ""),
+                (
+                    f"{_PARQUET}::test_a_footer_that_claims_too_many_rows_is_refused_before_reading",
+                    f"{_PARQUET}::test_a_footer_that_claims_too_many_bytes_is_refused_before_reading",
+                    f"{_PARQUET}::test_a_footer_whose_row_counts_do_not_add_up_is_refused",
+                ),
+            ),
+            Mutant(
+                "memory-of-a-parquet-child",
+                rewritten_script(_CHILD, "    _limit(memory_bytes)\n", ""),
+                (f"{_PARQUET}::test_a_bomb_meets_the_limits_of_its_own_process[402653184-decompressed_too_large]",),
+            ),
+            Mutant(
+                "environment-of-a-child",
+                rewritten(
+                    "intake.children.environment", "for name in KEPT_VARIABLES if name in os.environ", "for name in os.environ"
+                ),
+                (
+                    f"{_PARQUET}::test_the_decoding_process_knows_no_setting_of_ours",
+                    f"{_API}/test_early.py::test_the_processes_know_no_password",
                 ),
             ),
         ),

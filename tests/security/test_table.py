@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
+from intake import parquet_child
 from tests.security import mutants
-from tests.security.mutants import Mutant, instead, rewritten
+from tests.security.mutants import Mutant, instead, rewritten, rewritten_script
 from tests.security.table import MUTANTS, TABLE
 
 ROOT = Path(__file__).parents[2]
@@ -62,6 +63,16 @@ def test_a_guard_is_taken_out_and_put_back() -> None:
 def test_a_guard_that_has_moved_is_told(monkeypatch: pytest.MonkeyPatch, old: str) -> None:
     with pytest.raises(pytest.fail.Exception, match="bring the table of mutants up to date"):
         rewritten(f"{__name__}.is_even", old, "")(monkeypatch)
+
+
+def test_a_guard_in_another_process_is_taken_out_of_a_copy_of_its_script() -> None:
+    before = parquet_child.__file__
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        rewritten_script("intake.parquet_child", "    _limit(memory_bytes)\n", "")(monkeypatch)
+        assert Path(parquet_child.__file__).read_text() == Path(before).read_text().replace("    _limit(memory_bytes)\n", "")
+        with pytest.raises(pytest.fail.Exception, match="bring the table of mutants up to date"):
+            rewritten_script("intake.parquet_child", "nowhere in it", "")(monkeypatch)
+    assert parquet_child.__file__ == before
 
 
 def outcome(item: object, error: BaseException | None) -> object:

@@ -228,9 +228,11 @@ def test_a_server_that_can_start_no_process_goes_on(
         left_to_a_worker(made.test_client(), ledger, as_csv(ROWS))
 
 
-def test_the_processes_know_no_password(validation: EarlyValidation) -> None:
-    assert validation._forks is not None
-    environment = psutil.Process(validation._forks._process.pid).environ()
+def test_the_processes_know_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
+    forks = early._Forks()
+    environment = psutil.Process(forks._process.pid).environ()
+    forks.close()
     assert "PATH" in environment
     assert "DATABASE_URL" not in environment
 

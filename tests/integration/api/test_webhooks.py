@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -12,7 +13,8 @@ from sqlalchemy import Engine, text
 from werkzeug.test import TestResponse
 
 from db.deliveries import settle_delivery
-from db.webhooks import disable_endpoint, hand_out
+from db.webhooks import add_endpoint, disable_endpoint, hand_out, lock_endpoints
+from schemas.scopes import DEFAULT_TEAM
 from schemas.secrets import Vault, new_sealing_key, new_secret
 from schemas.states import DeliveryState, WebhookEvent
 from schemas.webhook import DeliverySchema, WebhookSchema, WebhookSecretSchema
@@ -20,6 +22,7 @@ from settings import Settings
 from tests.apps import application
 from tests.asking import CSV, PREFIX, accepted, as_csv, batches_stored, customers, refused, submit
 from tests.factories import add_batch, add_delivery, claim_webhook, score
+from tests.integration.db.concurrency import wait_until_blocked
 
 URL = "https://hook.test/a"
 ROWS = customers(2)
@@ -146,6 +149,17 @@ class TestReceivers:
         for _ in range(50):
             register(client)
         refused(post(client, url=URL), 422, "too_many_webhooks")
+
+    def test_the_last_place_is_not_taken_twice_at_one_moment(self, client: FlaskClient, ledger: Engine) -> None:
+        for _ in range(49):
+            register(client)
+        with ledger.connect() as conn, ThreadPoolExecutor(1) as pool:
+            assert lock_endpoints(conn, team=DEFAULT_TEAM) == 49
+            add_endpoint(conn, URL, team=DEFAULT_TEAM, secret=new_secret())
+            other = pool.submit(post, client.application.test_client(), url=URL)
+            wait_until_blocked(ledger)
+            conn.commit()
+            refused(other.result(), 422, "too_many_webhooks")
 
 
 class TestDeliveries:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, Engine, text
 
-from db.allowance import Use, lock_use_of_team, use_of_team
+from db.allowance import Use, count_import, lock_use_of_team, use_of_team
 from db.control import cancel_batch, sweep_batch
 from db.planning import claim_plan, refuse_plan
+from db.uploads import PART_BYTES
 from tests.factories import add_batch, add_upload, score
 from tests.integration.db.concurrency import meanwhile, wait_until_blocked
 
@@ -68,6 +69,49 @@ def test_what_was_submitted_yesterday_is_held_to_yesterday(conn: Connection) -> 
         submitted(conn, name, "clock_timestamp() - interval '1 day'")
     assert used(conn, batch_id="planned-late")[1] == 6
     assert used(conn, batch_id="now")[1] == 1
+
+
+def test_imports_count_to_their_day_beside_the_batches(conn: Connection) -> None:
+    add_batch(conn, "now", sizes=(2,), team="a")
+    add_batch(conn, "old", sizes=(1,), team="a")
+    submitted(conn, "old", "clock_timestamp() - interval '1 day'")
+    assert [count_import(conn, team, n).rows for team, n in (("a", 3), ("b", 7), ("a", 4))] == [5, 7, 9]
+    conn.execute(text("UPDATE imported_rows SET day = day - 1 WHERE team = 'a'"))
+    count_import(conn, "a", 20)
+    assert (used(conn)[1], used(conn, batch_id="now")[1], used(conn, batch_id="old")[1]) == (22, 22, 8)
+
+
+def test_an_import_counts_to_the_day_of_utc(conn: Connection) -> None:
+    conn.execute(text("SET LOCAL TimeZone = 'Pacific/Kiritimati'"))  # whose date is another one for 14 hours of 24
+    assert count_import(conn, "a", 3).rows == 3
+    conn.execute(text("SET LOCAL TimeZone = 'Pacific/Niue'"))
+    assert count_import(conn, "a", 3).rows == 6
+
+
+def test_a_batch_waits_for_an_import_at_the_same_time(ledger: Engine) -> None:
+    def submit(second: Connection) -> Use:
+        add_batch(second, "other", sizes=(4,), team="a")
+        return lock_use_of_team(second, "a", "other")
+
+    with ledger.connect() as conn:
+        assert count_import(conn, "a", 3).rows == 3
+        with meanwhile(ledger, submit) as found:
+            wait_until_blocked(ledger)
+            conn.commit()
+            assert found.result().rows == 7
+
+
+def test_uploads_count_by_their_parts_until_they_are_read(conn: Connection) -> None:
+    add_upload(conn, "one", b"a" * (PART_BYTES + 1), team="a")
+    add_upload(conn, "two", b"a", team="a")
+    add_upload(conn, "other", b"a", team="b")
+    assert use_of_team(conn, "a").upload_bytes == 3 * PART_BYTES
+    held = claim_plan(conn, "one", lease_s=60)
+    assert held is not None
+    refuse_plan(conn, held, code="not_csv", detail="no")
+    cancel_batch(conn, "two")
+    sweep_batch(conn, "two")
+    assert use_of_team(conn, "a").upload_bytes == 0
 
 
 def test_what_is_added_at_the_same_time_is_waited_for(ledger: Engine) -> None:

@@ -41,6 +41,8 @@ FORBIDDEN_TO_THE_API = [
     "UPDATE api_keys SET scopes = '{admin}'",
     "UPDATE api_keys SET team = 'x'",
     "DELETE FROM api_keys",
+    "UPDATE imported_rows SET day = '2000-01-01'",
+    "DELETE FROM imported_rows",
     "CREATE TABLE mine (a int)",
     "ALTER TABLE customers DISABLE TRIGGER ALL",
     "SET session_replication_role = replica",
@@ -60,6 +62,8 @@ FORBIDDEN_TO_WORKERS = [
     "SELECT key FROM idempotency_keys",
     "SELECT nextval('single_prediction_ids')",
     "SELECT anonymise_predictions('x')",
+    "INSERT INTO imported_rows (team, day, n_rows) VALUES ('x', '2000-01-01', 1)",
+    "UPDATE imported_rows SET n_rows = 0",
     "CREATE TABLE mine (a int)",
 ]
 

@@ -10,6 +10,7 @@ from sqlalchemy import Engine, text
 from sqlalchemy.exc import ProgrammingError
 
 from db import sight
+from db.allowance import count_import
 from db.engine import make_engine
 from db.idempotency import keep_key
 from db.sight import EVERY_TEAM, seen_by
@@ -27,6 +28,7 @@ TABLES = (
     "webhook_deliveries",
     "prediction_requests",
     "audit_log",
+    "imported_rows",
 )
 
 
@@ -44,6 +46,7 @@ def ledger(engine: Engine) -> Iterator[Engine]:
             score(conn, team)
             add_request(conn, customer("C-0"), team=team)
             conn.execute(text("INSERT INTO audit_log (actor, team, act) VALUES ('k', :team, 'a.b')"), {"team": team})
+            count_import(conn, team, 1)
         hand_out(conn)
     yield engine
     with engine.begin() as conn:
@@ -140,6 +143,7 @@ def test_a_connection_that_is_lost_starts_without_a_team(ledger: Engine, pool: E
         "INSERT INTO webhook_endpoints (url, events, secret, team) VALUES ('u', '{}', 's', 'red')",
         "INSERT INTO idempotency_keys (team, key, request_sha256, batch_id) VALUES ('red', 'x', 'x', 'red')",
         "INSERT INTO audit_log (actor, team, act) VALUES ('k', 'red', 'a.b')",
+        "INSERT INTO imported_rows (team, day, n_rows) VALUES ('red', '2000-01-01', 1)",
         "INSERT INTO prediction_requests (id, customer_id, model_version)"
         " SELECT (team_no::bigint << 40) + 7, 'C-0', 'm' FROM teams WHERE team = 'red'",
     ],

@@ -8,9 +8,11 @@ import io
 import random
 import subprocess
 import tempfile
+from dataclasses import fields
 from decimal import Decimal
 from typing import Any
 
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -19,6 +21,7 @@ from intake.read import PARQUET, Limits, read_file
 from scoring.errors import UnreadableFile
 from scoring.features import COLUMNS, FEATURES, Code, Kind
 from scoring.table import ROW
+from settings import Settings
 from tests.unit.intake.customers import customer, read_all, where
 
 
@@ -199,6 +202,22 @@ def test_a_file_refused_in_its_middle_does_not_end_as_if_it_were_whole() -> None
     with pytest.raises(UnreadableFile) as refused:
         list(slices)
     assert refused.value.code == "cell_too_large"
+
+
+def test_the_decoding_process_knows_no_setting_of_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    settings = {field.name.upper() for field in fields(Settings)}
+    for name in settings:
+        monkeypatch.setenv(name, "secret")
+    monkeypatch.setenv("PGPASSWORD", "secret")
+    slices = read_file(io.BytesIO(file_of(table_of(200_000))), media_type=PARQUET)
+    before = set(psutil.Process().children())
+    next(slices)
+    [child] = set(psutil.Process().children()) - before
+    known = child.environ()
+    slices.close()  # type: ignore[attr-defined]
+    assert "PATH" in known
+    assert settings & known.keys() == set()
+    assert "secret" not in known.values()
 
 
 def test_leaving_early_ends_the_decoding_process(monkeypatch: pytest.MonkeyPatch) -> None:
