@@ -33,9 +33,9 @@ from gunicorn.http.errors import ParseException  # type: ignore[import-untyped]
 from werkzeug.exceptions import HTTPException, RequestEntityTooLarge
 from werkzeug.exceptions import NotFound as NoRoute
 
-from api.connections import NoThreadLeft, SlowBody
 from api.metrics import ERRORS
 from api.nouns import MEDIA_TYPE_PROBLEM
+from api.waiting import NoThreadLeft, SlowBody
 from db.engine import is_pool_exhausted
 from db.errors import Conflict, DatabaseUnavailable, NotFound, SchemaMismatch
 from scoring.errors import ChurnError, DataError, ModelError, Transient

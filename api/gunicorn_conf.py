@@ -14,7 +14,8 @@ from pathlib import Path
 from types import FrameType
 from typing import Any, Final
 
-from api.connections import Patience, bounded_worker
+from api.connections import bounded_worker
+from api.waiting import Patience
 from logs import logging_config
 from settings import load_settings
 

@@ -205,7 +205,7 @@ TABLE: Final = (
             Mutant(
                 "rate-of-an-answer",
                 rewritten(
-                    "api.connections._Socket.begin_head",
+                    "api.waiting.ClientSocket.begin_head",
                     "_Account(self._patience.body_s, self._patience.rate, SlowReader",
                     "_Account(inf, self._patience.rate, SlowReader",
                 ),

@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from gunicorn.config import Config
 
-from api.connections import NoThreadLeft, Patience, QuietLogger, SlowBody, _Connection, bounded_worker
+from api.connections import QuietLogger, _Connection, bounded_worker
 from api.holding import LEFT_BY_POLLS, LEFT_BY_SLOW, Holding
+from api.waiting import NoThreadLeft, Patience, SlowBody
 
 MB = 1 << 20
 N_THREADS = 4
