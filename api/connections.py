@@ -27,7 +27,7 @@ from gunicorn.workers.gthread import TConn  # type: ignore[import-untyped]
 
 from api.holding import Holding
 from api.server import Worker, refusal
-from api.waiting import ClientSocket, Patience, SlowBody, SlowReader
+from api.waiting import GRACE_S, ClientSocket, Patience, SlowBody, SlowReader
 
 HEAD_BYTES: Final = 65_536
 """A request's line and headers; no more is kept of a head that does not end."""
@@ -137,15 +137,15 @@ class BoundedWorker(Worker):
             raise SlowReader from exc
 
     def _keepalive_after(self, conn: _Connection, keepalive: bool) -> bool:
-        """Whether another request may follow: the body was read, or what is left of it is there already.
+        """Whether another request may follow: the body was read, or what is left of it comes at once.
 
-        gunicorn waits in the thread for the rest, for five seconds. A client that is not done sending is the main loop's.
+        gunicorn waits in the thread for the rest, for five seconds. A client that is not done sending is the main loop's; but
+        one whose body comes a packet behind its head expects to go on with the connection, whatever it was answered.
         """
         if not keepalive:
             return False
-        conn.sock.setblocking(False)
         try:
-            return bool(conn.parser.finish_body(max_bytes=HEAD_BYTES))
+            return bool(conn.parser.finish_body(deadline=time.monotonic() + GRACE_S, max_bytes=HEAD_BYTES))
         except (OSError, ParseException):
             return False
 

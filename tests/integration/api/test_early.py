@@ -231,7 +231,9 @@ def test_a_server_that_can_start_no_process_goes_on(
 def test_the_processes_know_no_password(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("DATABASE_URL", "postgresql://secret")
     forks = early._Forks()
-    environment = psutil.Process(forks._process.pid).environ()
+    process = psutil.Process(forks._process.pid)
+    while not (environment := process.environ()):  # between the fork and the new program it has none
+        time.sleep(0.01)
     forks.close()
     assert "PATH" in environment
     assert "DATABASE_URL" not in environment

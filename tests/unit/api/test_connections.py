@@ -128,10 +128,31 @@ def test_no_line_of_a_request_is_gathered() -> None:
 
 
 class TestUnreadBodies:
-    def test_what_has_not_come_is_not_waited_for(self, scene: Scene) -> None:
-        assert not scene.serve(POST, unread)
-        scene.answered(b"answered")
-        assert scene.holding.n_asked == 0
+    def test_what_does_not_come_at_once_is_not_waited_for(self) -> None:
+        with ExitStack() as stack:
+            scene = Scene(Patience(head_s=4, body_s=4, rate=MB), stack)
+            late = threading.Timer(2, lambda: scene.client.sendall(BODY))
+
+            def answer_early(_: Any) -> bytes:
+                late.start()
+                return b"answered"
+
+            assert not scene.serve(POST, answer_early)
+            late.cancel()
+            scene.answered(b"answered")
+            assert scene.holding.n_asked == 0
+
+    def test_what_comes_a_packet_behind_its_head_is_no_reason_to_part(
+        self, scene: Scene, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr("api.connections.GRACE_S", 10.0)  # a busy machine is no slow client
+        soon = threading.Timer(0.05, lambda: scene.client.sendall(BODY))
+
+        def answer_early(_: Any) -> bytes:
+            soon.start()
+            return b"answered"
+
+        assert scene.serve(POST, answer_early)
 
     @pytest.mark.parametrize("with_head", [True, False], ids=["with-its-head", "behind-it"])
     def test_what_is_there_is_passed_over_and_the_connection_kept(self, scene: Scene, with_head: bool) -> None:
