@@ -58,10 +58,10 @@ _QUICK: Final = Scale(
 
 _Case = Callable[[Ground, Pool, Scale], Findings]
 
-# Those that leave the stored customers as they are come first, so that they need not be stored anew for each.
+# Those that leave the stored customers as they are come first, so that they need not be stored anew for each; the latencies of
+# single requests before the peers, whose processes take some time to be gone.
 _CASES: Final[Mapping[str, _Case]] = {
     "reference": lambda ground, pool, scale: reference.measure(ground, pool, n=scale.customers, rounds=scale.rounds),
-    "peers": lambda ground, pool, scale: peers.measure(ground, pool, n=scale.customers, rounds=scale.slow_rounds),
     "single": lambda ground, _, scale: single.measure(
         ground, n=scale.customers, requests=scale.requests, seconds=scale.seconds, rounds=scale.rounds
     ),
@@ -69,6 +69,7 @@ _CASES: Final[Mapping[str, _Case]] = {
     "polling": lambda ground, _, scale: polling.measure(
         ground, n=scale.customers, requests=scale.requests, rounds=scale.rounds
     ),
+    "peers": lambda ground, pool, scale: peers.measure(ground, pool, n=scale.customers, rounds=scale.slow_rounds),
     "upload": lambda ground, pool, scale: upload.measure(ground, pool, n=scale.uploaded, rounds=scale.slow_rounds),
     "growth": lambda ground, pool, scale: growth.measure(
         ground, pool, sizes=scale.sizes, uploads=scale.upload_sizes, rounds=scale.slow_rounds
