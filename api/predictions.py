@@ -21,7 +21,7 @@ from db.engine import each_alone
 from db.errors import NotFound
 from db.models import no_active_model, no_such_model
 from db.predictions import StoredPrediction, customer_predictions
-from db.requests import Created, NewRequest
+from db.requests import Created, NewRequest, PredictionRequest
 from schemas.customer import CustomerSchema, read_customer
 from schemas.paths import prediction_path
 from schemas.prediction import (
@@ -95,7 +95,8 @@ def post_prediction(query: dict[str, Any]) -> Response:
     created = resources().singles.ask(asked, team=team, durable=respond_async)
     _check(created, asked)
     if respond_async:
-        answer = _answer(resources().singles.find(created.id, team=team))
+        # Not looked for: a worker that is as quick as that would have it answered sometimes so and sometimes so.
+        answer = _promise(created, asked)
         answer.headers["Preference-Applied"] = "respond-async"
         return answer
     # From the request's beginning: publishing to a Redis that does not answer has taken its part of the time.
@@ -164,12 +165,31 @@ def _check(created: Created, asked: NewRequest) -> None:
         )
 
 
+def _promise(created: Created, asked: NewRequest) -> Response:
+    """What a client hears who does not wait: its request as it was written."""
+    return _pending(
+        PredictionRequest(
+            created.id,
+            asked.customer_id,
+            RequestState.PENDING,
+            str(created.model_version),
+            error_code=None,
+            error_detail=None,
+            submitted_at=created.submitted_at,
+        )
+    )
+
+
 def _answer(found: Found) -> Response:
     if isinstance(found, StoredPrediction):
         return jsonify(prediction_answer(found))
     if found.state is RequestState.FAILED:
         refused = Unprocessable if found.error_code in _OF_THE_CUSTOMER else ScoringFailed
         raise refused(f"The customer could not be scored: {found.error_detail}.", code=found.error_code)
+    return _pending(found)
+
+
+def _pending(found: PredictionRequest) -> Response:
     answer = jsonify(pending_answer(found))
     answer.status_code = 202
     answer.headers["Location"] = prediction_path(found.id)

@@ -55,6 +55,7 @@ class Created:
     id: int
     model_version: str | None
     is_known: bool
+    submitted_at: datetime
 
     @property
     def was_written(self) -> bool:
@@ -95,16 +96,17 @@ class ScoredRequest:
 _CREATE_SQL: Final = f"""
     WITH asked AS (
         SELECT a.place, {new_single_id("$2")} AS id, a.customer_id, a.customer, a.request_id,
+               clock_timestamp() AS submitted_at,
                CASE WHEN a.model_version IS NULL THEN (SELECT version FROM models WHERE state = 'champion')
                     ELSE (SELECT version FROM models WHERE version = a.model_version) END AS model_version,
                a.customer IS NOT NULL OR EXISTS (SELECT FROM customers c WHERE c.customer_id = a.customer_id) AS is_known
           FROM jsonb_to_recordset($1)
                AS a (place int, customer_id text, customer jsonb, model_version text, request_id text)),
     made AS (
-        INSERT INTO prediction_requests (id, customer_id, customer, model_version, request_id, published_at)
-        SELECT id, customer_id, customer, model_version, request_id, clock_timestamp()
+        INSERT INTO prediction_requests (id, customer_id, customer, model_version, request_id, submitted_at, published_at)
+        SELECT id, customer_id, customer, model_version, request_id, submitted_at, submitted_at
           FROM asked WHERE is_known AND model_version IS NOT NULL)
-    SELECT id, model_version, is_known FROM asked ORDER BY place"""
+    SELECT id, model_version, is_known, submitted_at FROM asked ORDER BY place"""
 # Lost in a crash of Postgres, what such a commit wrote is as if it had not happened yet: nobody has been told of it.
 _ASKED: Final = {"asked": "jsonb", "team": "text"}
 _CREATE: Final = Prepared("create_requests", _ASKED, _CREATE_SQL, before=NO_WAIT_FOR_DISK)

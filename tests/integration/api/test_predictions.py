@@ -13,8 +13,9 @@ from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
 from api.resources import resources
+from api.singles import Singles
 from db.errors import DatabaseUnavailable
-from db.requests import ScoredRequest, fail_request, finish_requests
+from db.requests import Created, ScoredRequest, fail_request, finish_requests
 from scoring.features import Code
 from tests.asking import PREFIX, refused, score_all
 from tests.factories import MODEL, add_batch, add_customers, add_model, claim_one, customer
@@ -129,6 +130,27 @@ def test_a_client_that_prefers_not_to_wait_does_not(client: FlaskClient, ledger:
     response = predict(client, customer(), Prefer=prefer)
     assert (response.status_code, response.headers["Preference-Applied"]) == (202, "respond-async")
     assert time.monotonic() - began < 0.35
+
+
+def test_whoever_does_not_wait_gets_a_promise_however_quick_the_worker_is(
+    client: FlaskClient, ledger: Engine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ask = Singles.ask
+
+    def ask_and_have_it(*args: Any, **kwargs: Any) -> Created:
+        created = ask(*args, **kwargs)
+        store_result(ledger, created.id)
+        return created
+
+    monkeypatch.setattr(Singles, "ask", ask_and_have_it)
+    response = predict(client, customer("C-1"), Prefer="respond-async")
+    assert (response.status_code, response.get_json()["status"]) == (202, "pending")
+    assert client.get(response.headers["Location"]).get_json()["risk_category"] == "critical"
+
+
+def test_the_promise_is_the_request_as_it_is_stored(client: FlaskClient) -> None:
+    promised = predict(client, customer("C-1"), Prefer="respond-async")
+    assert client.get(promised.headers["Location"]).get_json() == promised.get_json()
 
 
 def test_another_model_can_be_asked_for(client: FlaskClient, ledger: Engine) -> None:

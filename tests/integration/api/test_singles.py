@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, closing
+from datetime import UTC, datetime
 from typing import Any
 
 import pytest
@@ -342,7 +343,7 @@ class TestDisk:
 
         def note(_: object, asked: Sequence[NewRequest], *, team: str, durable: bool) -> list[Created]:
             waited.append(durable)
-            return [Created(number, None, is_known=True) for number, _ in enumerate(asked)]
+            return [Created(number, None, is_known=True, submitted_at=datetime.now(UTC)) for number, _ in enumerate(asked)]
 
         monkeypatch.setattr("api.singles.create_requests", note)
         singles._create_all([_asked(DEFAULT_TEAM, new(), one) for one in durable])
