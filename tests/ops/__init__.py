@@ -1,0 +1,1 @@
+"""Tests of what operators look at: Prometheus' configuration and rules, dashboards, a real Prometheus beside the product."""
