@@ -41,7 +41,7 @@ KEY_USES: Final = Counter(
 METRICS_ENDPOINT: Final = "prometheus_metrics"
 """What the exporter calls its view."""
 
-_METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
+METHODS: Final = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"})
 
 
 class _Forward(Collector):
@@ -102,7 +102,7 @@ def register_metrics(app: Flask, *collectors: Collector) -> None:
 
 def _count(response: Response) -> Response:
     # A method is any token that a client makes up: only the known ones may become label values.
-    method = request.method if request.method in _METHODS else "other"
+    method = request.method if request.method in METHODS else "other"
     REQUESTS.labels(method=method, endpoint=rule(), status=response.status_code).inc()
     DURATION.labels(method=method, endpoint=rule()).observe(time.perf_counter() - g.started)
     return response
