@@ -19,7 +19,7 @@ from api.customers import customers
 from api.docs import docs
 from api.doors import register_doors
 from api.errors import Unprocessable, register_errors
-from api.gauges import BrokerGauges, LedgerGauges
+from api.gauges import BrokerGauges, DatabaseGauges, LedgerGauges
 from api.headers import register_headers
 from api.health import health
 from api.keys import keys
@@ -117,7 +117,12 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_tracing(app)
     register_doors(app, settings)
     register_headers(app, settings)
-    register_metrics(app, LedgerGauges(resources.overseer, resources.pool), BrokerGauges(resources.probe))
+    register_metrics(
+        app,
+        LedgerGauges(resources.overseer, window=settings.dispatch_window),
+        DatabaseGauges(resources.overseer, resources.pool, limit=settings.database_pool_size + settings.database_max_overflow),
+        BrokerGauges(resources.probe),
+    )
     register_errors(app)
     guard = make_guard(settings)
     register_limits(app, resources, authenticate=guard.identify)

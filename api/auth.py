@@ -18,6 +18,7 @@ from api.auditing import record_denied
 from api.caller import ANYONE, Caller, caller, set_caller
 from api.doors import is_let_in
 from api.errors import Forbidden, Unauthorised
+from api.metrics import KEY_USES
 from api.resources import resources
 from api.tokens import Tokens, make_tokens
 from db.engine import each_alone
@@ -25,6 +26,7 @@ from db.errors import DatabaseUnavailable
 from db.keys import look_up_key, note_use
 from db.teams import ensure_team
 from schemas.key_text import KeyText, read_key
+from schemas.scopes import TenantClass, tenant_class
 from settings import Settings
 
 _BEARER: Final = "bearer"
@@ -96,9 +98,9 @@ class Guard:
         sent = (text if text is not None else bearer).strip()
         key = read_key(sent)
         if key is not None:
-            return _bearer_of(key)
+            return _counted("key", _bearer_of(key))
         if bearer and self._tokens is not None and sent.count(".") == 2:
-            return self._token_bearer(self._tokens.read(sent))
+            return _counted("token", self._token_bearer(self._tokens.read(sent)))
         raise _unknown()
 
     def _token_bearer(self, who: Caller) -> Caller:
@@ -120,6 +122,7 @@ class _NoGuard(Guard):
         """Say that it is anyone."""
         if not _is_open():
             set_caller(ANYONE)
+            KEY_USES.labels(credential="none", tenant_class=TenantClass.NONE.value).inc()
 
     def authorise(self) -> None:
         """Refuse nobody."""
@@ -128,6 +131,12 @@ class _NoGuard(Guard):
 def _is_open() -> bool:
     # Without an endpoint there is nothing to guard, and a browser asks by OPTIONS before it may send a key; Flask answers.
     return request.endpoint is None or request.endpoint in PUBLIC or request.method == "OPTIONS" or is_let_in()
+
+
+def _counted(credential: str, who: Caller) -> Caller:
+    """Count a use of a key or token; one that opens nothing is counted among the errors."""
+    KEY_USES.labels(credential=credential, tenant_class=tenant_class(who.scopes).value).inc()
+    return who
 
 
 def _bearer_of(key: KeyText) -> Caller:

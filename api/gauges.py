@@ -13,9 +13,11 @@ from sqlalchemy import Connection, Engine
 from sqlalchemy.exc import SQLAlchemyError
 
 from broker.server import memory_of
+from db.activity import activity
+from db.engine import ping
 from db.errors import DatabaseUnavailable
 from db.models import list_models
-from db.stats import backlog
+from db.stats import backlog, flow
 from schemas.messages import BATCH_QUEUES, PREDICTIONS_QUEUE, WEBHOOKS_QUEUE
 from schemas.states import Priority
 
@@ -71,11 +73,17 @@ class BrokerGauges(Collector):
 
 
 class LedgerGauges(Collector):
-    """The backlog and the models as the database has them; one process answers for all, so nothing is added up."""
+    """The backlog and the models as the database has them; one process answers for all, so nothing is added up.
 
-    def __init__(self, overseer: Engine, pool: Engine) -> None:
+    Parameters
+    ----------
+    window : int
+        DISPATCH_WINDOW: chunks that may be under way at once.
+    """
+
+    def __init__(self, overseer: Engine, *, window: int) -> None:
         self._engine = overseer
-        self._pool = pool
+        self._window = window
 
     def collect(self) -> Iterable[Metric]:
         """Read the gauges; with the database away they are absent, and `churn_database_up` says why."""
@@ -83,13 +91,92 @@ class LedgerGauges(Collector):
         gauges: list[Metric] = []
         try:
             with self._engine.connect() as conn:
-                gauges = [*_backlog_gauges(conn), *_model_gauges(conn)]
+                gauges = [*_backlog_gauges(conn), *_flow_gauges(conn), *_model_gauges(conn)]
         except (DatabaseUnavailable, SQLAlchemyError):
             gauges = []
         up.add_metric([], 1.0 if gauges else 0.0)
-        pool = GaugeMetricFamily("churn_database_connections_in_use", "Pooled connections that this process has checked out.")
-        pool.add_metric([], float(self._pool.pool.checkedout()))  # type: ignore[attr-defined]
-        return [up, pool, *gauges]
+        window = _gauge("churn_dispatch_window_chunks", "Chunks that may be under way at once: DISPATCH_WINDOW.", self._window)
+        return [up, window, *gauges]
+
+
+class DatabaseGauges(Collector):
+    """Postgres and our connections to it.
+
+    Parameters
+    ----------
+    overseer : Engine
+        What the server is asked through.
+    pool : Engine
+        Whose connections are counted.
+    limit : int
+        How many those can be.
+    """
+
+    def __init__(self, overseer: Engine, pool: Engine, *, limit: int) -> None:
+        self._engine = overseer
+        self._pool = pool
+        self._limit = limit
+
+    def collect(self) -> Iterable[Metric]:
+        """Read the gauges; with the database away those of the pool are left."""
+        in_use = self._pool.pool.checkedout()  # type: ignore[attr-defined]
+        pool = [
+            _gauge("churn_database_connections_in_use", "Pooled connections that this process has checked out.", in_use),
+            _gauge("churn_database_pool_limit", "How many it can check out: the pool's size and its overflow.", self._limit),
+        ]
+        server: list[Metric] = []
+        try:
+            with self._engine.connect() as conn:
+                server = list(_server_gauges(conn))
+        except (DatabaseUnavailable, SQLAlchemyError):
+            server = []
+        return [*pool, *server]
+
+
+def _server_gauges(conn: Connection) -> Iterable[Metric]:
+    ping(conn)  # Connects, and begins the transaction, where that is needed: what is timed is the way there and back.
+    began = time.perf_counter()
+    ping(conn)
+    yield _gauge("churn_database_round_trip_seconds", "One SELECT 1, at this scrape.", time.perf_counter() - began)
+    now = activity(conn)
+    sessions = GaugeMetricFamily("churn_database_connections", "Sessions of this database, by state.", labels=["state"])
+    for state, n in now.sessions.items():
+        sessions.add_metric([str(state)], n)
+    yield sessions
+    yield _gauge("churn_database_connections_limit", "Sessions that the server takes: its max_connections.", now.most_sessions)
+    yield _gauge(
+        "churn_database_oldest_query_seconds", "Since the oldest running statement began; 0: there is none.", now.oldest_query_s
+    )
+    yield _gauge(
+        "churn_database_oldest_transaction_seconds",
+        "Since the oldest open transaction began; 0: there is none.",
+        now.oldest_transaction_s,
+    )
+    yield _gauge("churn_database_bytes", "Size of the database on the disk.", now.size_bytes)
+
+
+def _flow_gauges(conn: Connection) -> Iterable[Metric]:
+    now = flow(conn)
+    batches = GaugeMetricFamily("churn_batches", "Batches that have not ended, by status.", labels=["status"])
+    for status, n in now.open_batches.items():
+        batches.add_metric([str(status)], n)
+    yield batches
+    yield _gauge(
+        "churn_oldest_prediction_age_seconds",
+        "Since the oldest single prediction that waits was asked for; 0: none waits.",
+        now.oldest_request_s,
+    )
+    yield _gauge(
+        "churn_seconds_since_progress",
+        "Since a chunk was last finished, while there are chunks to be scored; 0: there are none.",
+        now.since_progress_s,
+    )
+
+
+def _gauge(name: str, documentation: str, value: float) -> Metric:
+    gauge = GaugeMetricFamily(name, documentation)
+    gauge.add_metric([], value)
+    return gauge
 
 
 def _backlog_gauges(conn: Connection) -> Iterable[Metric]:

@@ -57,10 +57,17 @@ class Plan:
 
 @dataclass(frozen=True, slots=True)
 class PlanClaim:
-    """The right to plan one batch; `attempt` is the fence."""
+    """The right to plan one batch; `attempt` is the fence.
+
+    Attributes
+    ----------
+    took_over : bool
+        Whether another planner held it, whose lease has lapsed.
+    """
 
     batch: Batch
     attempt: int
+    took_over: bool
 
 
 _STORE_CHUNKS = text("""
@@ -71,12 +78,15 @@ _STORE_CHUNKS = text("""
 _CHUNKS_AT_ONCE: Final = 4
 
 _CLAIM = text("""
-    UPDATE batch_jobs
+    UPDATE batch_jobs b
        SET status = 'validating', plan_attempt = plan_attempt + 1, started_at = coalesce(started_at, clock_timestamp()),
            plan_lease_until = clock_timestamp() + make_interval(secs => :lease_s)
-     WHERE batch_id = :batch_id AND planned_at IS NULL AND plan_available_at <= clock_timestamp()
-       AND (status = 'queued' OR (status = 'validating' AND plan_lease_until < clock_timestamp()))
-    RETURNING plan_attempt
+      FROM (SELECT batch_id, status FROM batch_jobs
+             WHERE batch_id = :batch_id AND planned_at IS NULL AND plan_available_at <= clock_timestamp()
+               AND (status = 'queued' OR (status = 'validating' AND plan_lease_until < clock_timestamp()))
+               FOR NO KEY UPDATE) was
+     WHERE b.batch_id = was.batch_id
+    RETURNING plan_attempt, was.status = 'validating' AS took_over
 """)
 
 _RENEW = text("""
@@ -160,7 +170,7 @@ def claim_plan(conn: Connection, batch_id: str, *, lease_s: float) -> PlanClaim 
         None when there is nothing to do: drop the message.
     """
     row = conn.execute(_CLAIM, {"batch_id": batch_id, "lease_s": lease_s}).one_or_none()
-    return None if row is None else PlanClaim(get_batch(conn, batch_id), row.plan_attempt)
+    return None if row is None else PlanClaim(get_batch(conn, batch_id), row.plan_attempt, row.took_over)
 
 
 def renew_plan(conn: Connection, claim: PlanClaim, *, validated: int, lease_s: float) -> None:

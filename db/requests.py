@@ -71,6 +71,8 @@ class RequestClaim:
     ----------
     customer : mapping or None
         The customer in full as it was posted; None means the stored one.
+    queued_s : float
+        Seconds from its submit to this claim.
     """
 
     id: int
@@ -80,6 +82,7 @@ class RequestClaim:
     model_version: str
     submitted_at: datetime
     request_id: str | None
+    queued_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,7 +130,8 @@ _CLAIM: Final = Prepared(
     UPDATE prediction_requests
        SET state = 'running', attempt = attempt + 1, lease_until = clock_timestamp() + make_interval(secs => $2)
      WHERE id = ANY($1) AND state = 'pending' AND available_at <= clock_timestamp() AND (NOT alone OR cardinality($1) = 1)
-    RETURNING id, attempt, customer_id, customer, model_version, submitted_at, request_id
+    RETURNING id, attempt, customer_id, customer, model_version, submitted_at, request_id,
+              extract(epoch FROM clock_timestamp() - submitted_at)::float8
     """,
     before=NO_WAIT_FOR_DISK,
 )

@@ -96,7 +96,7 @@ TABLES: Final[Mapping[Process, Mapping[str, Sequence[str]]]] = {Process.API: _AP
 """What each role may do with which table; of a table that is not named, nothing."""
 
 _SEQUENCES: Final = {Process.API: ("single_prediction_ids",), Process.WORKER: ()}
-_FUNCTIONS: Final = {Process.API: ("anonymise_predictions(varchar)",), Process.WORKER: ()}
+_FUNCTIONS: Final = {Process.API: ("anonymise_predictions(varchar)", "database_sessions()"), Process.WORKER: ()}
 
 _ROLE: Final = text("""
     SELECT r.rolsuper, pg_has_role(r.oid, c.relowner, 'MEMBER') AS owns

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from sqlalchemy import Connection, text
 
 from db.teams import is_single_of
+from schemas.states import FINAL, BatchStatus
 
 _TODAY = text(f"""
     SELECT risk_category::text AS risk, count(*) AS n FROM prediction_history
@@ -38,6 +40,24 @@ _DEPTH = text("""
 _WAITING = text(f"""
     SELECT count(*) FROM prediction_requests
      WHERE state IN ('pending', 'running') AND (CAST(:team AS text) IS NULL OR {is_single_of(":team")})
+""")
+_OLDEST_REQUEST = text("""
+    SELECT extract(epoch FROM clock_timestamp() - min(submitted_at)) FROM prediction_requests
+     WHERE state IN ('pending', 'running')
+""")
+_OPEN_BATCHES = text("""
+    SELECT status, count(*) AS n FROM batch_jobs
+     WHERE status IN ('queued', 'validating', 'processing', 'paused', 'cancelling') GROUP BY status
+""")
+# Chunks of a paused batch wait for nobody. Those that wait out a backoff count: where every attempt fails, nothing goes forward
+# either. The time of planning keeps the first batch after a quiet night from looking as if it had waited all night.
+_SINCE_PROGRESS = text("""
+    SELECT extract(epoch FROM clock_timestamp() - greatest(waiting.since, (
+               SELECT finished_at FROM chunks WHERE state IN ('done', 'quarantined') ORDER BY finished_at DESC LIMIT 1)))
+      FROM (SELECT min(b.planned_at) AS since FROM batch_jobs b
+             WHERE b.status IN ('queued', 'processing') AND b.planned_at IS NOT NULL
+               AND EXISTS (SELECT FROM chunks c WHERE c.batch_id = b.batch_id AND c.state IN ('pending', 'running'))) waiting
+     WHERE waiting.since IS NOT NULL
 """)
 _WEBHOOKS = text("""
     SELECT (SELECT count(*) FROM outbox WHERE handed_out_at IS NULL)
@@ -85,6 +105,30 @@ class Backlog:
         return max(self.oldest_s_by_priority.values(), default=0.0)
 
 
+OPEN: Final = tuple(status for status in BatchStatus if status not in FINAL)
+"""Statuses of a batch that has not ended."""
+
+
+@dataclass(frozen=True, slots=True)
+class Flow:
+    """Whether work goes forward, of all teams together.
+
+    Attributes
+    ----------
+    open_batches : mapping of BatchStatus to int
+        Batches that have not ended; each of `OPEN` is named.
+    oldest_request_s : float
+        Seconds since the oldest single prediction that is not scored was asked for; 0 where there is none.
+    since_progress_s : float
+        Seconds since a chunk was last finished, or since the oldest batch with chunks to score was cut into them if that is
+        later; 0 where no chunk waits.
+    """
+
+    open_batches: Mapping[BatchStatus, int]
+    oldest_request_s: float
+    since_progress_s: float
+
+
 def today(conn: Connection, *, team: str) -> Today:
     """Count a team's predictions of today and all its batches."""
     mine = {"team": team}
@@ -106,6 +150,16 @@ def backlog(conn: Connection, *, team: str | None) -> Backlog:
         chunks_under_way=sum(row.under_way for row in rows),
         waiting_requests=requests,
         waiting_webhooks=webhooks,
+    )
+
+
+def flow(conn: Connection) -> Flow:
+    """Look whether work goes forward; short and indexed, for every scrape."""
+    since_progress = conn.execute(_SINCE_PROGRESS).scalar_one_or_none()
+    return Flow(
+        open_batches=dict.fromkeys(OPEN, 0) | {BatchStatus(row.status): row.n for row in conn.execute(_OPEN_BATCHES)},
+        oldest_request_s=float(conn.execute(_OLDEST_REQUEST).scalar_one() or 0.0),
+        since_progress_s=0.0 if since_progress is None else float(since_progress),
     )
 
 

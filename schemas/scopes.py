@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Set
 from enum import StrEnum
 from typing import Final
 
@@ -44,6 +45,36 @@ MEANINGS: Final[dict[Scope, str]] = {
     Scope.ADMIN: "Make, see, rotate and revoke the keys of every team; read who did what, and the metrics.",
 }
 """Each scope in a sentence."""
+
+
+class TenantClass(StrEnum):
+    """The widest that a key or token opens, for metrics: few words, for any number of keys and teams."""
+
+    ADMIN = "admin"
+    WRITER = "writer"
+    READER = "reader"
+    PREDICTOR = "predictor"
+    NONE = "none"
+
+
+# The first whose scopes a key has one of.
+_CLASSES: Final = (
+    (TenantClass.ADMIN, frozenset({Scope.ADMIN})),
+    (
+        TenantClass.WRITER,
+        frozenset({Scope.BATCHES_WRITE, Scope.CUSTOMERS_WRITE, Scope.CUSTOMERS_DELETE, Scope.MODELS_WRITE}),
+    ),
+    (
+        TenantClass.READER,
+        frozenset({Scope.BATCHES_READ, Scope.CUSTOMERS_READ, Scope.HISTORY_READ, Scope.MODELS_READ}),
+    ),
+    (TenantClass.PREDICTOR, frozenset({Scope.PREDICT})),
+)
+
+
+def tenant_class(scopes: Set[str]) -> TenantClass:
+    """The widest class among a key's scopes."""
+    return next((found for found, among in _CLASSES if not among.isdisjoint(scopes)), TenantClass.NONE)
 
 
 def is_team(name: str) -> bool:

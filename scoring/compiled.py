@@ -11,6 +11,8 @@ References
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from ctypes import CFUNCTYPE, POINTER, c_double, c_int32
 from dataclasses import dataclass
 from enum import StrEnum
@@ -28,6 +30,9 @@ from scoring.native import ALTERED, identity_of, read_native
 
 TOLERANCE: Final = 1e-12
 """How far a compiled probability may lie from LightGBM's; found are 1e-15 and less, as sums are taken in another order."""
+
+DIFFERS: Final = "differs"
+"""The cause of a fallback where machine code scores otherwise than LightGBM."""
 
 ROOT_FUNCTION: Final = "forest_root"
 CODE_MODEL: Final = "large"
@@ -103,7 +108,14 @@ class CompiledEngine:
         return probability
 
 
-def choose_engine(bundle: ModelBundle, *, choice: EngineChoice, native_folder: Path, num_threads: int = 1) -> ChosenEngine:
+def choose_engine(
+    bundle: ModelBundle,
+    *,
+    choice: EngineChoice,
+    native_folder: Path,
+    num_threads: int = 1,
+    watch: Callable[[], AbstractContextManager[object]] = nullcontext,
+) -> ChosenEngine:
     """Build the engine that scores a model. Nothing is compiled here: that takes seconds, and customers wait.
 
     Parameters
@@ -114,6 +126,8 @@ def choose_engine(bundle: ModelBundle, *, choice: EngineChoice, native_folder: P
         Where compiled files are kept, see `scoring.native.FOLDER`.
     num_threads : int
         Threads of one prediction by LightGBM; the compiled engine takes one.
+    watch : callable
+        Makes what the check of the compiled engine runs inside of, to be timed; the check ends by an error where it fails.
 
     Raises
     ------
@@ -127,7 +141,7 @@ def choose_engine(bundle: ModelBundle, *, choice: EngineChoice, native_folder: P
     if choice is EngineChoice.LIGHTGBM:
         return ChosenEngine(lightgbm, EngineChoice.LIGHTGBM)
     try:
-        return ChosenEngine(_compiled(bundle, native_folder, lightgbm), EngineChoice.COMPILED)
+        return ChosenEngine(_compiled(bundle, native_folder, lightgbm, watch), EngineChoice.COMPILED)
     except EngineUnavailable as exc:
         if choice is EngineChoice.COMPILED or exc.code == ALTERED:
             raise
@@ -160,7 +174,7 @@ def check_parity(engine: Engine, lightgbm: LightGBMEngine, bundle: ModelBundle) 
     rows = np.vstack([bundle.manifest.reference.matrix, random_rows(N_RANDOM_ROWS)])
     difference = np.abs(engine.predict(rows) - lightgbm.predict(rows)).max()
     if not difference <= TOLERANCE:
-        raise EngineUnavailable(f"it scores up to {difference:.3g} away from LightGBM, more than {TOLERANCE}", code="differs")
+        raise EngineUnavailable(f"it scores up to {difference:.3g} away from LightGBM, more than {TOLERANCE}", code=DIFFERS)
 
 
 def random_rows(n: int, *, seed: int = 0) -> NDArray[np.float64]:
@@ -185,10 +199,16 @@ def _random_column(feature: Feature, n: int, random: np.random.Generator) -> NDA
             return np.where(random.random(n) < 0.05, random.choice(_EDGES, n), values)
 
 
-def _compiled(bundle: ModelBundle, native_folder: Path, lightgbm: LightGBMEngine) -> CompiledEngine:
+def _compiled(
+    bundle: ModelBundle,
+    native_folder: Path,
+    lightgbm: LightGBMEngine,
+    watch: Callable[[], AbstractContextManager[object]],
+) -> CompiledEngine:
     identity = identity_of(bundle.manifest.files[MODEL_NAME])
     engine = CompiledEngine(read_native(native_folder, identity))
-    check_parity(engine, lightgbm, bundle)
+    with watch():
+        check_parity(engine, lightgbm, bundle)
     return engine
 
 

@@ -43,6 +43,18 @@ def matrix_of(customers: pa.Table) -> NDArray[np.float64]:
     return matrix
 
 
+def codes_of(feature: Feature, column: pa.ChunkedArray) -> NDArray[np.int8]:
+    """The codes of a category's column without missing values, shape (n,), in the declaration's order.
+
+    Raises
+    ------
+    ValueError
+        If a value is not one of the declaration's.
+    """
+    parts = [_codes(feature, chunk).to_numpy(zero_copy_only=False) for chunk in column.chunks]
+    return parts[0] if len(parts) == 1 else np.concatenate([np.empty(0, np.int8), *parts])
+
+
 def _numbers(feature: Feature, column: pa.Array) -> NDArray[np.float64]:
     if feature.kind is Kind.CATEGORY:
         column = _codes(feature, column)

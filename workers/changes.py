@@ -17,6 +17,8 @@ from sqlalchemy import Connection
 
 from db.customers import copy_range
 from scoring.features import CUSTOMER_ID, FEATURE_NAMES
+from workers import metrics
+from workers.metrics import Copy
 from workers.stored import select_stored
 
 _DENSE: Final = 2
@@ -41,7 +43,8 @@ def changed_customers(conn: Connection, customers: pa.Table) -> pa.Table:
     if not _is_ascending(ids):
         return customers
     most = _DENSE * customers.num_rows
-    copied = copy_range(conn, first_id=ids[0].as_py(), last_id=ids[-1].as_py(), most=most)
+    with metrics.copy_seconds(Copy.OUT):
+        copied = copy_range(conn, first_id=ids[0].as_py(), last_id=ids[-1].as_py(), most=most)
     stored = select_stored(copied, customers.select([0, 1]))
     if not stored.num_rows:
         return customers

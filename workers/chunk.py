@@ -12,6 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.compute as pc
 import structlog
+from celery.exceptions import SoftTimeLimitExceeded
 from sqlalchemy import Connection
 
 from db.chunks import (
@@ -34,16 +35,18 @@ from failpoints import Guard, Point, is_off, reach
 from intake.chunks import decode
 from intake.copying import customer_rows
 from schemas.states import HeldUp
-from scoring.errors import ModelError, Transient
+from scoring.errors import DataError, ModelError, Transient
 from scoring.features import CUSTOMER_ID, Code
 from scoring.score import Scorer, Scores
 from scoring.table import IDS_SCHEMA, ROW
 from workers import metrics
 from workers.changes import changed_customers
+from workers.metrics import Copy, Failure
 from workers.outage import outlast
 from workers.poison import attempts_of, take_apart
 from workers.resources import Resources
 from workers.rows import prediction_rows, risk_counts
+from workers.segments import segments_of
 from workers.stored import select_stored
 
 _SLICE_ROWS: Final = 5_000
@@ -60,11 +63,13 @@ _log: Final = structlog.get_logger(__name__)
 
 
 class _Closed(NamedTuple):
-    """What closing a chunk changed: the batch that it ended, its scores by band, its failed rows by code."""
+    """What closing a chunk changed: the batch that it ended, its scores by band, its failed rows by code, who was scored."""
 
     ended: EndedBatch | None
     risk: Mapping[str, int]
     errors: Mapping[str, int]
+    customers: pa.Table
+    scores: Scores
 
 
 def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
@@ -89,13 +94,16 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
         log.warning("chunk belongs to another attempt; results dropped")
     except ModelError as exc:
         # The chunk is not to blame: it stays pending, and its attempts are not used up, until the model is mended.
+        metrics.chunk_failed(Failure.MODEL)
         log.error("model not usable", model_version=claim.model_version, reason=str(exc))  # noqa: TRY400 - says it all
         _release(resources, claim, exc, backoff_s=_MODEL_BACKOFF_S, counts=False, held_up=HeldUp.MODEL_UNUSABLE)
     except Transient as exc:
+        metrics.chunk_failed(Failure.TRANSIENT)
         log.warning("chunk given back", reason=str(exc))
         # Not counted: attempts bound what a chunk does to its workers, not how long an outage may last.
         _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt), counts=is_off(Guard.OUTAGE_IS_FREE))
     except Exception as exc:
+        metrics.chunk_failed(_reason(exc))
         log.exception("chunk failed")
         _fail(resources, claim, exc)
     with metrics.step_seconds("publish"):
@@ -120,6 +128,7 @@ def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
             raise
     metrics.chunk_closed(claim, closed.risk, ended=closed.ended)
     metrics.rows_failed(closed.errors)
+    metrics.segments_scored(segments_of(closed.customers, closed.scores.churn_probability))
 
 
 def _read_stored(resources: Resources, claim: ChunkClaim, wanted: pa.Table) -> pa.Table:
@@ -127,11 +136,14 @@ def _read_stored(resources: Resources, claim: ChunkClaim, wanted: pa.Table) -> p
     with metrics.step_seconds("read"), resources.engine.connect() as conn:
         if claim.filter is not None:
             ends = {"first_id": ids[0].as_py(), "last_id": ids[-1].as_py()}
-            found = _select(copy_matching_customers(conn, claim.filter, **ends), wanted)
+            with metrics.copy_seconds(Copy.OUT):
+                matching = copy_matching_customers(conn, claim.filter, **ends)
+            found = _select(matching, wanted)
             if found.num_rows == wanted.num_rows:
                 return found
             # Some match no longer, but did when the batch was planned: the plan counts.
-        copied = copy_customers(conn, ids.to_pylist())
+        with metrics.copy_seconds(Copy.OUT):
+            copied = copy_customers(conn, ids.to_pylist())
     return _select(copied, wanted)
 
 
@@ -188,12 +200,13 @@ def _close(
             attempt=claim.attempt,
             model_version=claim.model_version,
         )
-    store_predictions(conn, rows)
+    with metrics.copy_seconds(Copy.IN):
+        store_predictions(conn, rows)
     store_row_errors(conn, claim.batch_id, errors)
     risk, by_code = risk_counts(scores.risk), Counter(error.code for error in errors)
     reach(Point.COUNTING, chunk_no=claim.chunk_no, attempt=claim.attempt)
     ended = count_chunk(conn, claim.batch_id, completed=customers.num_rows, failed=len(errors), risk=risk, errors=by_code)
-    return _Closed(ended, risk, by_code)
+    return _Closed(ended, risk, by_code, customers, scores)
 
 
 def _store_customers(conn: Connection, claim: ChunkClaim, customers: pa.Table) -> None:
@@ -267,6 +280,18 @@ def _release(
 def _is_closed(resources: Resources, claim: ChunkClaim) -> bool:
     with resources.engine.connect() as conn:
         return is_closed_by(conn, claim)
+
+
+def _reason(exc: Exception) -> Failure:
+    match exc:
+        case DataError():
+            return Failure.DATA
+        case MemoryError():
+            return Failure.MEMORY
+        case SoftTimeLimitExceeded():
+            return Failure.TIME_LIMIT
+        case _:
+            return Failure.BUG
 
 
 def _describe(exc: Exception) -> str:

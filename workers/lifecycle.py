@@ -25,6 +25,7 @@ from scoring.errors import ChurnError
 from settings import Settings
 from workers import metrics
 from workers.deliver import Courier, make_courier
+from workers.registry import forget_gauges_of_the_dead
 from workers.rescue import Rescuer, guard_forks
 from workers.resources import Resources, make_resources
 
@@ -128,7 +129,10 @@ def _check(settings: Settings) -> None:
     check_revision(engine)
     check_servers(settings)
     if settings.prometheus_multiproc_dir:
-        Path(settings.prometheus_multiproc_dir).mkdir(parents=True, exist_ok=True)
+        folder = Path(settings.prometheus_multiproc_dir)
+        folder.mkdir(parents=True, exist_ok=True)
+        # Of an earlier run, whose processes may have had the numbers that ours will have.
+        forget_gauges_of_the_dead(folder)
 
 
 def _check_again(settings: Settings) -> None:

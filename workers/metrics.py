@@ -1,19 +1,58 @@
-"""The workers' numbers for Prometheus, right under several processes: each child writes a file, the parent adds them up."""
+"""The workers' numbers for Prometheus: what is counted, and under which names; docs/metrics.md says what each tells."""
 
 from __future__ import annotations
 
-import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
+from enum import StrEnum
 from typing import Final
 
-from prometheus_client import REGISTRY as _ALONE
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, multiprocess
+from prometheus_client import Counter, Gauge, Histogram
 
 from db.chunks import ChunkClaim, EndedBatch
+from schemas.states import ChunkState
+from scoring.compiled import EngineChoice
+from scoring.features import Code
+from workers.registry import worker_registry
 from workers.scrape import show
+from workers.segments import Segment
+
+
+class Failure(StrEnum):
+    """Why an attempt at a chunk ended otherwise than by closing it."""
+
+    DATA = "data"
+    """Its input cannot be read."""
+    TRANSIENT = "transient"
+    """Postgres, mostly, was away; it costs no attempt."""
+    MODEL = "model"
+    """Its model cannot be used; it costs no attempt either."""
+    MEMORY = "memory"
+    TIME_LIMIT = "time_limit"
+    """Nearly the whole of its lease was over."""
+    BUG = "bug"
+    """Anything else that was raised."""
+    LEASE = "lease"
+    """Its worker died or hung, and the rescuer took it back."""
+
+
+class Lease(StrEnum):
+    """What can be held for a time."""
+
+    CHUNK = "chunk"
+    PLAN = "plan"
+    PREDICTION = "prediction"
+    DELIVERY = "delivery"
+
+
+class Copy(StrEnum):
+    """Which way rows went: out of Postgres, or into it."""
+
+    OUT = "out"
+    IN = "in"
+
 
 _SECONDS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60)
 
@@ -67,6 +106,58 @@ _USABLE: Final = Gauge(
 
 _CACHE: Final = Counter("churn_prediction_cache", "Single predictions whose score was kept (hit) or not (miss).", ["outcome"])
 
+_PARITY: Final = Histogram(
+    "churn_model_parity_seconds", "A compiled model held to LightGBM before it may score.", buckets=(0.001, 0.0025, *_SECONDS)
+)
+_PARITY_CHECKS: Final = Counter(
+    "churn_model_parity_checks",
+    "Loads of models by what that check said; none: there was no compiled model to check.",
+    ["outcome"],
+)
+_ENGINE: Final = Gauge(
+    "churn_engine_in_use",
+    "Processes of this worker that hold a model which this engine scores.",
+    ["engine"],
+    multiprocess_mode="livesum",
+)
+
+_FAILURES: Final = Counter("churn_chunk_failures", "Attempts at chunks that ended otherwise than by closing them.", ["reason"])
+_LAPSED: Final = Counter("churn_leases_lapsed", "Leases that lapsed, for who held them died or hung.", ["kind"])
+_COPY: Final = Histogram(
+    "churn_copy_seconds",
+    "One COPY of a chunk: stored customers out of Postgres, or predictions into it.",
+    ["direction"],
+    buckets=_SECONDS,
+)
+_PREDICTION_QUEUED: Final = Histogram(
+    "churn_prediction_queued_seconds",
+    "From the request for a single prediction to its first claim.",
+    buckets=(0.001, 0.0025, *_SECONDS),
+)
+_SEGMENT_CUSTOMERS: Final = Counter("churn_segment_customers", "Customers scored in batches, by segment.", ["feature", "value"])
+_SEGMENT_PROBABILITY: Final = Counter(
+    "churn_segment_probability_sum", "The sum of their churn probabilities.", ["feature", "value"]
+)
+
+_ENGINES: Final = (EngineChoice.COMPILED, EngineChoice.LIGHTGBM)
+
+# A counter that comes to be with its first event has no increase that Prometheus could see. So those whose values are known
+# stand at 0 from the start.
+for _counter, _values in (
+    (_ATTEMPTS, ("0", "1", "2", f"{_MOST_BEFORE} or more")),
+    (_CACHE, ("hit", "miss")),
+    (_FAILURES, Failure),
+    (_LAPSED, Lease),
+    (_PARITY_CHECKS, ("passed", "failed", "none")),
+    (_RESCUED, (ChunkState.PENDING, ChunkState.QUARANTINED)),
+    (_ROW_ERRORS, Code),
+    (_WEBHOOKS, ("delivered", "put_off", "given_up", "gone", "lost")),
+):
+    for _value in _values:
+        _counter.labels(str(_value))
+for _direction in Copy:
+    _COPY.labels(_direction.value)
+
 _inside: ContextVar[float] = ContextVar("inside", default=0.0)
 """Seconds that the steps inside the one that is open have taken."""
 
@@ -80,6 +171,29 @@ def model_loaded(model_version: str, engine: str, *, fallback: str) -> None:
 def model_unusable(model_version: str) -> None:
     """Say that a model could not be made ready."""
     _USABLE.labels(model_version).set(0)
+
+
+def engines_in_use(names: Collection[str]) -> None:
+    """Say which engines score the models that this process holds."""
+    for engine in _ENGINES:
+        _ENGINE.labels(engine.value).set(engine in names)
+
+
+@contextmanager
+def parity_check() -> Iterator[None]:
+    """Time the check of a compiled model, and count whether it was passed."""
+    try:
+        with _PARITY.time():
+            yield
+    except Exception:
+        _PARITY_CHECKS.labels("failed").inc()
+        raise
+    _PARITY_CHECKS.labels("passed").inc()
+
+
+def parity_not_checked() -> None:
+    """Count a model that is scored by LightGBM because there is no compiled one, or none was asked for."""
+    _PARITY_CHECKS.labels("none").inc()
 
 
 def cache_looked_up(*, hits: int, misses: int) -> None:
@@ -134,6 +248,34 @@ def chunk_closed(claim: ChunkClaim, risk: Mapping[str, int], *, ended: EndedBatc
         _QUEUED.observe(ended.queued_s)
 
 
+def chunk_failed(reason: Failure) -> None:
+    """Count an attempt at a chunk that ended otherwise than by closing it."""
+    _FAILURES.labels(reason.value).inc()
+
+
+def leases_lapsed(kind: Lease, n: int = 1) -> None:
+    """Count leases that lapsed."""
+    _LAPSED.labels(kind.value).inc(n)
+
+
+def copy_seconds(direction: Copy) -> AbstractContextManager[object]:
+    """Time a COPY of a chunk."""
+    return _COPY.labels(direction.value).time()
+
+
+def segments_scored(segments: Iterable[Segment]) -> None:
+    """Count a chunk's scores by segment once they are committed."""
+    for segment in segments:
+        _SEGMENT_CUSTOMERS.labels(segment.feature, segment.value).inc(segment.customers)
+        _SEGMENT_PROBABILITY.labels(segment.feature, segment.value).inc(segment.probability_sum)
+
+
+def predictions_claimed(queued_s: Iterable[float]) -> None:
+    """Time how long single predictions waited for their first claim, by the database's clock."""
+    for seconds in queued_s:
+        _PREDICTION_QUEUED.observe(seconds)
+
+
 def _size(customers: int) -> str:
     return next((str(most) for most in _SIZES if customers <= most), "more")
 
@@ -183,17 +325,4 @@ def serve(port: int, *, address: str, token: str = "") -> None:
         What a reader has to send as ``Authorization: Bearer``; blank asks for nothing.
     """
     if port:
-        show(_registry(), port, address=address, token=token)
-
-
-def _registry() -> CollectorRegistry:
-    if not _is_multiprocess():
-        return _ALONE
-    registry = CollectorRegistry()
-    multiprocess.MultiProcessCollector(registry)  # type: ignore[no-untyped-call]
-    return registry
-
-
-def _is_multiprocess() -> bool:
-    # prometheus_client itself decides by this variable, at its import; asking elsewhere could only disagree with it.
-    return bool(os.environ.get("PROMETHEUS_MULTIPROC_DIR"))
+        show(worker_registry(), port, address=address, token=token)

@@ -24,6 +24,7 @@ from schemas.states import OnError, Source
 from scoring.errors import DataError, Transient
 from workers import metrics
 from workers.memory import bounded_memory
+from workers.metrics import Lease
 from workers.resources import Resources
 from workers.sources import matching_chunks, slices_of
 
@@ -101,6 +102,8 @@ def validate_batch(resources: Resources, batch_id: str) -> None:
         claim = claim_plan(conn, batch_id, lease_s=resources.settings.lease_seconds)
     if claim is None:
         return
+    if claim.took_over:
+        metrics.leases_lapsed(Lease.PLAN)
     log = _log.bind(batch_id=batch_id, attempt=claim.attempt, request_id=claim.batch.request_id)
     try:
         plan = _plan(resources, claim)

@@ -23,6 +23,7 @@ from failpoints import Guard, Point, is_off, reach
 from schemas.states import ChunkState
 from settings import Settings
 from workers import metrics
+from workers.metrics import Failure, Lease
 from workers.quarantine import fail_rows
 
 BACKOFF_S: Final = 0.5
@@ -47,7 +48,8 @@ def rescue_round(engine: Engine, settings: Settings) -> bool:
     with engine.begin() as conn:
         if not elect_rescuer(conn):
             return False
-        for chunk in rescue_chunks(conn, max_attempts=settings.max_attempts, backoff_s=BACKOFF_S):
+        lapsed = rescue_chunks(conn, max_attempts=settings.max_attempts, backoff_s=BACKOFF_S)
+        for chunk in lapsed:
             if chunk.state is ChunkState.QUARANTINED:
                 metrics.rows_failed(fail_rows(conn, chunk.batch_id, chunk.chunk_no))
             metrics.rescued(chunk.state)
@@ -55,9 +57,16 @@ def rescue_round(engine: Engine, settings: Settings) -> bool:
             _log.warning(
                 "chunk rescued", batch_id=chunk.batch_id, chunk_no=chunk.chunk_no, attempt=chunk.attempt, state=chunk.state
             )
-        rescue_requests(conn, max_attempts=settings.max_attempts)
-        rescue_plans(conn, max_attempts=settings.max_attempts)
-        rescue_deliveries(conn, attempts=settings.webhook_retry_attempts, backoff_s=BACKOFF_S)
+        predictions = rescue_requests(conn, max_attempts=settings.max_attempts)
+        # Those that may be tried again are counted by who claims them.
+        plans = rescue_plans(conn, max_attempts=settings.max_attempts)
+        deliveries = rescue_deliveries(conn, attempts=settings.webhook_retry_attempts, backoff_s=BACKOFF_S)
+    for _ in lapsed:
+        metrics.chunk_failed(Failure.LEASE)
+    metrics.leases_lapsed(Lease.CHUNK, len(lapsed))
+    metrics.leases_lapsed(Lease.PREDICTION, predictions)
+    metrics.leases_lapsed(Lease.PLAN, plans)
+    metrics.leases_lapsed(Lease.DELIVERY, deliveries)
     with engine.begin() as conn:
         sweep(conn)
     metrics.rescue_round()

@@ -7,7 +7,7 @@ import socket
 from collections import OrderedDict
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 import structlog
 from celery import Celery
@@ -19,7 +19,7 @@ from db.engine import make_engine
 from db.errors import DatabaseUnavailable, NotFound
 from db.models import Model, get_model
 from db.sight import EVERY_TEAM
-from scoring.compiled import EngineChoice, choose_engine
+from scoring.compiled import DIFFERS, EngineChoice, choose_engine
 from scoring.errors import ModelError
 from scoring.model import load_bundle
 from scoring.native import FOLDER
@@ -32,6 +32,13 @@ from workers.cache import ScoreCache
 _MODELS_KEPT: Final = 3
 
 _log: Final = structlog.get_logger(__name__)
+
+
+class _Loaded(NamedTuple):
+    """A model that is ready, and the engine that scores with it."""
+
+    scorer: Scorer
+    engine: EngineChoice
 
 
 @dataclass(slots=True)
@@ -52,7 +59,7 @@ class Resources:
     window: Window
     worker: str
     cache: ScoreCache | None = None
-    _scorers: OrderedDict[str, Scorer] = field(default_factory=OrderedDict)
+    _scorers: OrderedDict[str, _Loaded] = field(default_factory=OrderedDict)
     _made_in: int = field(default_factory=os.getpid)
 
     def scorer(self, version: str) -> Scorer:
@@ -76,19 +83,27 @@ class Resources:
                 raise
             while len(self._scorers) > _MODELS_KEPT:
                 self._scorers.popitem(last=False)
+            metrics.engines_in_use({loaded.engine for loaded in self._scorers.values()})
         self._scorers.move_to_end(version)
-        return self._scorers[version]
+        return self._scorers[version].scorer
 
-    def _load(self, version: str) -> Scorer:
+    def _load(self, version: str) -> _Loaded:
         model = self._registered(version)
         storage = Path(self.settings.model_storage_path)
         bundle = load_bundle(storage / model.location, expected_sha256=model.sha256)
-        chosen = choose_engine(bundle, choice=EngineChoice(self.settings.scoring_engine), native_folder=storage / FOLDER)
+        chosen = choose_engine(
+            bundle,
+            choice=EngineChoice(self.settings.scoring_engine),
+            native_folder=storage / FOLDER,
+            watch=metrics.parity_check,
+        )
+        if chosen.name is EngineChoice.LIGHTGBM and (chosen.fallback is None or chosen.fallback.code != DIFFERS):
+            metrics.parity_not_checked()
         scorer = Scorer(bundle, thresholds=thresholds_of(self.settings), engine=chosen.engine)
         if chosen.fallback is not None:
             _log.warning("scoring with LightGBM", model=version, cause=chosen.fallback.code, reason=str(chosen.fallback))
         metrics.model_loaded(version, chosen.name, fallback=chosen.fallback.code if chosen.fallback else "")
-        return scorer
+        return _Loaded(scorer, chosen.name)
 
     def _registered(self, version: str) -> Model:
         try:

@@ -44,6 +44,7 @@ def score_customers(resources: Resources, prediction_ids: Sequence[int]) -> None
     """Score the single predictions that a hint names, those that still wait, and tell whoever waits for them."""
     with each_alone(resources.engine) as conn:
         claims = claim_requests(conn, prediction_ids, lease_s=resources.settings.lease_seconds)
+    metrics.predictions_claimed(claim.queued_s for claim in claims if claim.attempt == 1)
     for version, of_version in groupby(sorted(claims, key=_of_version), key=_of_version):
         _score_group(resources, version, list(of_version))
 

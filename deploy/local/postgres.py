@@ -26,7 +26,8 @@ from deploy.local.ports import HOST, Port
 from deploy.local.process import Service
 
 ROLE: Final = "churn"
-"""The owner: owns the product's database, may create others, and has no further privilege. Its database is called the same."""
+"""The owner: owns the product's database, may create others, and sees what sessions are at, for it counts them (see
+docs/metrics.md); it has no further privilege. Its database is called the same."""
 
 API_ROLE: Final = DEFAULT_NAMES[Process.API]
 WORKER_ROLE: Final = DEFAULT_NAMES[Process.WORKER]
@@ -124,6 +125,7 @@ class Postgres:
                 may = sql.SQL("CREATEDB" if role == ROLE else "NOCREATEDB")
                 parts = {"verb": verb, "role": sql.Identifier(role), "may": may, "password": sql.Literal(password)}
                 cursor.execute(sql.SQL("{verb} ROLE {role} LOGIN {may} PASSWORD {password}").format(**parts))
+            cursor.execute(sql.SQL("GRANT pg_read_all_stats TO {}").format(sql.Identifier(ROLE)))
 
     def ensure_database(self, name: str = ROLE) -> None:
         """Create a database owned by the product's role, unless it exists."""

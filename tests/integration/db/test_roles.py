@@ -50,6 +50,7 @@ FORBIDDEN_TO_THE_API = [
 ]
 FORBIDDEN_TO_WORKERS = [
     "SELECT key_id FROM api_keys",
+    "SELECT n FROM database_sessions()",
     "INSERT INTO teams (team) VALUES ('x')",
     "DELETE FROM customers",
     "INSERT INTO batch_jobs (batch_id, source, status, model_version) VALUES ('x', 'file', 'queued', 'x')",

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 from sqlalchemy import Connection, text
 
+from db.control import pause_batch
 from db.deliveries import deliveries_of_batch, settle_delivery
-from db.stats import backlog, rows_per_second, today
+from db.stats import OPEN, backlog, flow, rows_per_second, today
 from db.webhooks import hand_out
 from schemas.scopes import DEFAULT_TEAM
 from schemas.states import DeliveryState, Priority
@@ -91,3 +92,76 @@ def test_the_pace_is_that_of_large_batches_from_their_first_chunk_on(conn: Conne
             {"rows": rows, "seconds": seconds, "name": name},
         )
     assert rows_per_second(conn) == pytest.approx(10_000)
+
+
+# -- whether work goes forward
+
+
+def aged(conn: Connection, seconds: float) -> None:
+    """Let so much time pass for all that has happened so far."""
+    past = {"s": seconds}
+    conn.execute(text("UPDATE batch_jobs SET planned_at = planned_at - make_interval(secs => :s)"), past)
+    conn.execute(text("UPDATE chunks SET finished_at = finished_at - make_interval(secs => :s)"), past)
+    conn.execute(text("UPDATE prediction_requests SET submitted_at = submitted_at - make_interval(secs => :s)"), past)
+
+
+def test_where_nothing_is_to_be_done_nothing_stands_still(conn: Connection) -> None:
+    found = flow(conn)
+    assert found.open_batches == dict.fromkeys(OPEN, 0)
+    assert (found.oldest_request_s, found.since_progress_s) == (0.0, 0.0)
+
+
+def test_batches_that_have_not_ended_are_counted_by_status(conn: Connection) -> None:
+    for name in ("a", "b", "ended"):
+        add_batch(conn, name, sizes=(1, 1))
+    add_upload(conn, "upload")
+    score(conn, "b", 0)
+    for chunk_no in (0, 1):
+        score(conn, "ended", chunk_no)
+    assert flow(conn).open_batches == {"queued": 2, "validating": 0, "processing": 1, "paused": 0, "cancelling": 0}
+
+
+def test_the_time_since_progress_is_that_since_a_chunk_was_finished(conn: Connection) -> None:
+    add_batch(conn, sizes=(1, 1, 1))
+    aged(conn, 90)
+    assert 90 <= flow(conn).since_progress_s < 100  # no chunk yet: since it could have been
+    score(conn, "b", 0)
+    aged(conn, 30)
+    assert 30 <= flow(conn).since_progress_s < 40
+    claim(conn, "b", 1)
+    assert 30 <= flow(conn).since_progress_s < 40  # a claim is no progress
+    for chunk_no in (1, 2):
+        conn.execute(text("UPDATE chunks SET state = 'pending', lease_until = NULL WHERE state = 'running'"))
+        score(conn, "b", chunk_no)
+    aged(conn, 30)
+    assert flow(conn).since_progress_s == 0.0
+
+
+def test_another_batch_s_chunk_is_progress_too_also_when_that_has_ended(conn: Connection) -> None:
+    add_batch(conn, "waits", sizes=(1,))
+    add_batch(conn, "runs", sizes=(1,))
+    aged(conn, 90)
+    score(conn, "runs", 0)
+    assert flow(conn).since_progress_s < 10
+
+
+def test_the_first_batch_after_a_quiet_night_has_not_waited_all_night(conn: Connection) -> None:
+    add_batch(conn, "yesterday", sizes=(1,))
+    score(conn, "yesterday", 0)
+    aged(conn, 40_000)
+    add_batch(conn, "today", sizes=(1,))
+    assert flow(conn).since_progress_s < 10
+
+
+def test_a_paused_batch_waits_for_nobody(conn: Connection) -> None:
+    add_batch(conn, sizes=(1,))
+    aged(conn, 90)
+    pause_batch(conn, "b")
+    assert flow(conn).since_progress_s == 0.0
+
+
+def test_the_oldest_single_prediction_has_its_age(conn: Connection) -> None:
+    add_request(conn, customer())
+    aged(conn, 90)
+    add_request(conn, customer())
+    assert 90 <= flow(conn).oldest_request_s < 100

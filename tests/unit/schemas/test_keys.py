@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import base64
 import hashlib
+from collections.abc import Iterable
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from schemas.key_text import new_key, read_key
-from schemas.scopes import MEANINGS, Scope, is_team
+from schemas.scopes import MEANINGS, Scope, TenantClass, is_team, tenant_class
 
 
 def test_a_key_has_256_bits_of_secret_and_is_read_as_it_was_made() -> None:
@@ -48,3 +49,24 @@ def test_a_team_has_a_plain_name(name: str, holds: bool) -> None:
     assert is_team(name) is holds
     for odd in (f"-{name}", f"{name} ", f"{name}\n", f"{name}/", f"{name}\N{SNOWMAN}", ""):
         assert not is_team(odd)
+
+
+@pytest.mark.parametrize(
+    ("scopes", "widest"),
+    [
+        (Scope, "admin"),
+        ({Scope.ADMIN}, "admin"),
+        ({Scope.PREDICT, Scope.BATCHES_READ, Scope.BATCHES_WRITE}, "writer"),
+        ({Scope.CUSTOMERS_DELETE}, "writer"),
+        ({Scope.PREDICT, Scope.HISTORY_READ}, "reader"),
+        ({Scope.PREDICT}, "predictor"),
+        ((), "none"),
+    ],
+)
+def test_a_key_is_of_the_class_of_the_widest_that_it_opens(scopes: Iterable[Scope], widest: str) -> None:
+    assert tenant_class(frozenset(scopes)) == widest
+
+
+@pytest.mark.parametrize("scope", Scope)
+def test_every_scope_has_a_class(scope: Scope) -> None:
+    assert tenant_class({scope}) != TenantClass.NONE

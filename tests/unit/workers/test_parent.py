@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -124,7 +125,8 @@ def test_resources_of_a_parent_refuse_to_score_in_its_children(monkeypatch: pyte
 
     settings = load_settings({"DATABASE_URL": "postgresql://nobody@127.0.0.1:1/none", "REDIS_URL": "redis://127.0.0.1:1/0"})
     made = make_resources(settings, process=1)
-    made._scorers["loaded"] = scorer = object()  # type: ignore[assignment]
+    scorer = object()
+    made._scorers["loaded"] = SimpleNamespace(scorer=scorer)  # type: ignore[assignment]
     assert made.scorer("loaded") is scorer
     own = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: own + 1)
