@@ -23,6 +23,7 @@ help: ## List these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo "  Ports: PORT=8001 FLOWER_PORT=5555 POSTGRES_PORT=54329 REDIS_PORT=63799 (for example: make demo PORT=8080)."
+	@echo "  PROMETHEUS_PORT=9090 starts a Prometheus with our rules beside it, where the program is on the PATH."
 	@echo "  Servers of your own: DATABASE_URL and REDIS_URL, in the environment or in .env."
 
 install: $(RUN_STAMP) ## Make .venv and install what the product runs on

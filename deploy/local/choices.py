@@ -24,6 +24,8 @@ class Choices:
 
     Attributes
     ----------
+    prometheus : Port or None
+        None starts no Prometheus.
     database_urls : mapping of str to str
         The settings that name a Postgres of the person's own, used instead of the embedded one; empty without one.
     redis_url : str or None
@@ -42,6 +44,8 @@ class Choices:
     batch_metrics: Port
     interactive_metrics: Port
     webhook_metrics: Port
+    prometheus: Port | None
+    node_exporter: Port
     database_urls: Mapping[str, str]
     redis_url: str | None
     flower_login: str | None
@@ -68,6 +72,8 @@ def read_choices(env_file: Path, environ: Mapping[str, str] | None = None) -> Ch
         batch_metrics=_port(given, "WORKER_METRICS_PORT", 9101, "the batch worker's metrics"),
         interactive_metrics=_port(given, "INTERACTIVE_METRICS_PORT", 9102, "the interactive worker's metrics"),
         webhook_metrics=_port(given, "WEBHOOK_METRICS_PORT", 9103, "the webhook worker's metrics"),
+        prometheus=_port(given, "PROMETHEUS_PORT", 9090, "Prometheus") if "PROMETHEUS_PORT" in given else None,
+        node_exporter=_port(given, "NODE_EXPORTER_PORT", 9110, "the machine's metrics"),
         database_urls=_database_urls(given),
         redis_url=given.get("REDIS_URL"),
         flower_login=given.get("FLOWER_BASIC_AUTH"),
@@ -99,7 +105,7 @@ def _check_distinct(choices: Choices) -> None:
     servers = (choices.api, choices.flower, choices.postgres, choices.redis)
     ports = (*servers, choices.api_metrics, choices.batch_metrics, choices.interactive_metrics, choices.webhook_metrics)
     seen: dict[int, Port] = {}
-    for port in ports:
+    for port in (*ports, *((choices.prometheus, choices.node_exporter) if choices.prometheus else ())):
         other = seen.setdefault(port.number, port)
         if other is not port:
             raise LocalError(f"{other.variable} and {port.variable} both say {port.number}: choose different ports.")

@@ -32,6 +32,11 @@ class Layout:
         return self.var / "redis"
 
     @property
+    def prometheus(self) -> Path:
+        """Prometheus's configuration and data, where there is one."""
+        return self.var / "prometheus"
+
+    @property
     def models(self) -> Path:
         """Model bundles, one folder a version."""
         return self.var / "models"

@@ -63,6 +63,7 @@ def addresses(state: State) -> str:
         f"API docs  {state.api_url}/docs",
         f"Metrics   {state.metrics_url}",
         f"Flower    {state.flower_url}  (user {user}, password {password})",
+        *([f"Alerts    {state.prometheus_url}/alerts"] if state.prometheus_url else []),
         f"API key   {state.api_key}",
     ]
     return "\n".join(["", *lines, ""])

@@ -8,10 +8,11 @@ from dataclasses import dataclass
 from deploy.local.choices import FLOWER_USER, Choices
 from deploy.local.credentials import Credentials, load_credentials
 from deploy.local.layout import Layout
-from deploy.local.ports import HOST
+from deploy.local.ports import HOST, Port
 from deploy.local.postgres import Postgres
 from deploy.local.process import Service
 from deploy.local.product import Product
+from deploy.local.prometheus import Prometheus, Target, find_node_exporter, find_prometheus, node_exporter
 from deploy.local.valkey import Valkey
 
 
@@ -30,7 +31,7 @@ class Plan:
     processes : tuple of Service
         The product's own.
     views : tuple of Service
-        What looks at the processes, and asks them who they are when it starts.
+        What looks at the processes, and asks them who they are when it starts; Prometheus too, where the person wants one.
     settings : mapping of str to str
         What a shell needs to work with this deployment.
     """
@@ -45,6 +46,7 @@ class Plan:
     metrics_url: str
     flower_url: str
     flower_login: str
+    prometheus_url: str
 
     def services(self) -> Iterator[Service]:
         """Everything that stays up."""
@@ -71,14 +73,45 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
             product.interactive_worker(choices.interactive_metrics),
             product.webhook_worker(choices.webhook_metrics),
         ),
-        views=(product.flower(choices.flower, flower_login),),
+        views=(product.flower(choices.flower, flower_login), *_monitoring(layout, choices)),
         # Not for the processes, which have no use for it.
         settings={**settings, "CHURN_API_KEY": credentials.api_key},
         api_url=f"http://{HOST}:{choices.api.number}",
         metrics_url=f"http://{HOST}:{choices.api_metrics.number}/metrics",
         flower_url=f"http://{HOST}:{choices.flower.number}",
         flower_login=flower_login,
+        prometheus_url=f"http://{HOST}:{choices.prometheus.number}" if choices.prometheus else "",
     )
+
+
+def _monitoring(layout: Layout, choices: Choices) -> tuple[Service, ...]:
+    if choices.prometheus is None:
+        return ()
+    exporter = find_node_exporter()
+
+    def at(port: Port, **labels: str) -> Target:
+        return Target(f"{HOST}:{port.number}", labels)
+
+    prometheus = Prometheus(
+        program=find_prometheus(choices.prometheus),
+        folder=layout.prometheus,
+        port=choices.prometheus,
+        log=layout.log / "prometheus.log",
+        targets={
+            "api": [at(choices.api_metrics)],
+            "worker": [
+                at(choices.batch_metrics, worker="batch"),
+                at(choices.interactive_metrics, worker="interactive"),
+                at(choices.webhook_metrics, worker="webhooks"),
+            ],
+            "flower": [at(choices.flower)],
+            "node": [at(choices.node_exporter)] if exporter else [],
+            "prometheus": [at(choices.prometheus)],
+        },
+        token=choices.environ.get("METRICS_TOKEN", ""),
+    )
+    machine = [node_exporter(exporter, choices.node_exporter, layout.log / "node-exporter.log")] if exporter else []
+    return (*machine, prometheus.service())
 
 
 def _postgres(layout: Layout, choices: Choices, credentials: Credentials) -> Postgres:

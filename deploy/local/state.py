@@ -54,6 +54,7 @@ class State:
     metrics_url: str = ""
     flower_url: str = ""
     flower_login: str = ""
+    prometheus_url: str = ""
     settings: dict[str, str] = field(default_factory=dict)
 
     @property

@@ -97,6 +97,7 @@ class Supervisor:
     def _start(self, plan: Plan) -> None:
         self._state.api_url, self._state.metrics_url, self._state.flower_url = plan.api_url, plan.metrics_url, plan.flower_url
         self._state.flower_login, self._state.settings = plan.flower_login, dict(plan.settings)
+        self._state.prometheus_url = plan.prometheus_url
         self._publish(Phase.STARTING)
         for name in sweep(self._layout.run / ROSTER):
             self._step(f"Ended {name}, which a former run had left behind.")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import secrets
 import signal
 import stat
 import subprocess
@@ -21,6 +22,7 @@ from deploy.local.layout import PROJECT, Layout
 from deploy.local.ports import free_port, is_free
 from deploy.local.state import is_supervised, read_state
 from deploy.local.temporary import temporary_folder
+from tests.ops import debian
 
 pytestmark = [pytest.mark.acceptance, pytest.mark.timeout(400)]
 
@@ -125,8 +127,14 @@ def test_a_second_demo_keeps_data_and_model_and_stays_up_until_ctrl_c(layout: La
 
 @pytest.fixture(scope="module")
 def up(layout: Layout, env: Mapping[str, str]) -> Iterator[subprocess.CompletedProcess[str]]:
-    """Everything up in the background, until a test ends it."""
-    yield run(layout, env, "up")
+    """Everything up in the background, with a Prometheus of the PATH, until a test ends it."""
+    program = debian.program(debian.PROMETHEUS)
+    given = {
+        "PROMETHEUS_PORT": str(free_port()),
+        "NODE_EXPORTER_PORT": str(free_port()),
+        "METRICS_TOKEN": secrets.token_hex(16),
+    }
+    yield run(layout, {**env, **given, "PATH": f"{program.parent}{os.pathsep}{env['PATH']}"}, "up")
     run(layout, env, "down")
 
 
@@ -140,6 +148,33 @@ def test_up_returns_when_all_is_ready(up: subprocess.CompletedProcess[str], layo
     with ChurnClient(f"http://127.0.0.1:{env['PORT']}") as nobody, pytest.raises(Unauthorised):
         nobody.batches_page()
     assert "It was up already." in run(layout, env, "up").stdout
+
+
+@pytest.mark.usefixtures("up")
+def test_a_prometheus_beside_it_finds_every_process(up: subprocess.CompletedProcess[str], layout: Layout) -> None:
+    state = read_state(layout)
+    assert state is not None
+    assert f"Alerts    {state.prometheus_url}/alerts\n" in up.stdout
+    with httpx.Client(base_url=state.prometheus_url, timeout=30, trust_env=False) as prometheus:
+        expected = {"api": {"up"}, "worker": {"up"}, "flower": {"up"}, "prometheus": {"up"}}
+        while True:
+            found: dict[str, set[str]] = {}
+            for target in prometheus.get("/api/v1/targets").json()["data"]["activeTargets"]:
+                found.setdefault(target["scrapePool"], set()).add(target["health"])
+            if found and "unknown" not in set().union(*found.values()):
+                break
+            time.sleep(0.5)
+        # A machine may have an exporter of its own.
+        assert {job: health for job, health in found.items() if job != "node"} == expected
+
+
+def test_up_says_what_to_do_where_no_prometheus_is_on_the_path(env: Mapping[str, str]) -> None:
+    with temporary_folder() as folder:
+        bare = {**env, "PROMETHEUS_PORT": str(free_port()), "PATH": str(folder)}
+        refused = run(Layout(folder / "var"), bare, "up")
+        assert refused.returncode == 1
+        assert "apt-get install prometheus" in refused.stderr
+        run(Layout(folder / "var"), bare, "down")
 
 
 @pytest.mark.usefixtures("up")

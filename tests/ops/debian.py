@@ -19,12 +19,14 @@ PROMETHEUS: Final = "prometheus"
 PROMTOOL: Final = "promtool"
 NODE_EXPORTER: Final = "prometheus-node-exporter"
 BLACKBOX_EXPORTER: Final = "prometheus-blackbox-exporter"
+AMTOOL: Final = "amtool"
 
 _PACKAGES: Final = {
     PROMETHEUS: "prometheus",
     PROMTOOL: "prometheus",
     NODE_EXPORTER: "prometheus-node-exporter",
     BLACKBOX_EXPORTER: "prometheus-blackbox-exporter",
+    AMTOOL: "prometheus-alertmanager",
 }
 _UNPACKED: Final = Path(sys.prefix) / "debian"
 _FETCH_TIMEOUT_S: Final = 120

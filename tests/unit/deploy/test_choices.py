@@ -36,6 +36,16 @@ def test_the_defaults_are_the_documented_ports() -> None:
     ]
     assert choices.database_urls == {}
     assert choices.redis_url is None
+    assert choices.prometheus is None
+
+
+def test_a_prometheus_is_started_for_whoever_names_its_port() -> None:
+    choices = read_choices(NO_FILE, {"PROMETHEUS_PORT": "9090"})
+    assert choices.prometheus is not None
+    assert choices.prometheus.number == 9090
+    assert choices.node_exporter.number == 9110
+    with pytest.raises(LocalError, match="METRICS_PORT and PROMETHEUS_PORT both say 9100"):
+        read_choices(NO_FILE, {"PROMETHEUS_PORT": "9100"})
 
 
 def test_the_environment_goes_over_the_file_and_a_blank_counts_as_nothing(tmp_path: Path) -> None:

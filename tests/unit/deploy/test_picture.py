@@ -49,6 +49,11 @@ def test_addresses_are_whole_lines_with_flowers_login() -> None:
     assert "http://f  (user churn, password se:cret)" in shown
 
 
+def test_alerts_are_listed_where_there_is_a_prometheus() -> None:
+    assert "Alerts    http://p/alerts\n" in addresses(State(1, prometheus_url="http://p"))
+    assert "Alerts" not in addresses(State(1))
+
+
 def test_the_key_is_shown_with_a_command_that_uses_it() -> None:
     state = State(1, api_url="http://a", settings={"CHURN_API_KEY": "churn_1.s"})
     assert "API key   churn_1.s\n" in addresses(state)
