@@ -21,11 +21,12 @@ from db.models import current_model
 from db.schema import check_revision
 from db.sight import EVERY_TEAM
 from failpoints import Point, reach
-from logs import configure_logs
+from logs import configure_logs, name_process
 from scoring.errors import ChurnError
 from settings import Settings
 from workers.deliver import Courier, make_courier
 from workers.forks import guard_forks
+from workers.naming import name_lines_of_tasks
 from workers.progress import Progress, Watch, longest_seconds, signs_of
 from workers.readiness import fault_of
 from workers.registry import forget_gauges_of_the_dead, worker_registry
@@ -67,13 +68,15 @@ def connect_signals(app: Celery, settings: Settings) -> None:
     """Hang the worker's life on Celery's signals."""
     # The signals are global; there is one worker app a process.
     _process["settings"] = settings
+    name_lines_of_tasks()
 
     @signals.setup_logging.connect(weak=False)
     def on_logging(**_: object) -> None:
         configure_logs(settings.log_level, settings.log_format)
 
     @signals.celeryd_init.connect(weak=False)
-    def on_init(**_: object) -> None:
+    def on_init(sender: str = "", **_: object) -> None:
+        name_process(worker=sender)
         try:
             _check_when_there(settings)
         except (SchemaMismatch, UnsafeServer) as exc:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -89,3 +90,21 @@ def test_without_a_port_the_command_says_so() -> None:
     )
     assert ran.returncode == 2
     assert "WORKER_METRICS_PORT is not set" in ran.stderr
+
+
+def test_a_line_about_a_chunk_names_batch_request_attempt_worker_and_process(
+    stack: Stack, client: httpx.Client
+) -> None:
+    asked = client.post("/batches", json={"customers": customers(3, first_id=500)}, headers={"X-Request-ID": "search-for-this"})
+    batch_id = asked.json()["batch_id"]
+    # Its first attempt hangs and is never heard of again; the worker is started anew, as whoever probes it would do.
+    until(stack, BATCH_WORKER, 503)
+    stack.kill(BATCH_WORKER)
+    stack.start(BATCH_WORKER)
+    ended(client, batch_id)
+    lines = [json.loads(line) for line in stack.log_of(BATCH_WORKER).splitlines() if line.startswith("{")]
+    about = [line for line in lines if line.get("batch_id") == batch_id]
+    assert {"chunk scored", "chunk rescued"} <= {line["event"] for line in about}
+    assert all(line["worker"].startswith("batch@") and line["pid"] > 0 and line["attempt"] > 0 for line in about)
+    scored = next(line for line in about if line["event"] == "chunk scored")
+    assert (scored["request_id"], scored["chunk_no"], scored["attempt"], scored["level"]) == ("search-for-this", 0, 2, "info")
