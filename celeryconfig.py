@@ -95,8 +95,13 @@ def _common(settings: Settings) -> dict[str, Any]:
     }
 
 
+def chunk_time_limit_s(lease_s: float) -> float:
+    """When a pool ends the process of a chunk: before its lease lapses, so that no chunk is ever scored twice at once."""
+    return lease_s * 0.9
+
+
 def _task_options(lease_s: float) -> dict[str, dict[str, Any]]:
-    short = {"soft_time_limit": lease_s * 0.8, "time_limit": lease_s * 0.9}
+    short = {"soft_time_limit": lease_s * 0.8, "time_limit": chunk_time_limit_s(lease_s)}
     long = {"soft_time_limit": PLAN_TIME_LIMIT_S - 60, "time_limit": PLAN_TIME_LIMIT_S}
     # Celery acknowledges even what its queue keeps nothing of, and for a client that waits that is one round trip too many
     # before the score; after it, nobody waits.

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 import logging.config
+import os
 import sys
 import traceback
 from collections.abc import MutableMapping
@@ -18,6 +19,25 @@ import structlog
 from structlog.typing import Processor
 
 MAX_FRAMES: Final = 30
+
+_process: dict[str, Any] = {}
+"""What every line of this process and of those that it forks says of it."""
+
+
+def name_process(**names: str) -> None:
+    """Have every line from now on say which process it is of, and add its number."""
+    _process.update(names)
+
+
+def begin_task(**ids: object) -> None:
+    """Have the lines of a task name what it is about, and nothing of the task before it."""
+    structlog.contextvars.clear_contextvars()
+    structlog.contextvars.bind_contextvars(**ids)
+
+
+def add_to_task(**ids: object) -> None:
+    """Have the further lines of a task name this, too."""
+    structlog.contextvars.bind_contextvars(**ids)
 
 
 def configure_logs(level: str, log_format: str) -> None:
@@ -43,7 +63,7 @@ def configure_logs(level: str, log_format: str) -> None:
 
 def logging_config(level: str, log_format: str) -> dict[str, Any]:
     """The `logging.config.dictConfig` of both ours and gunicorn's loggers."""
-    renderer = structlog.processors.JSONRenderer() if log_format == "json" else structlog.dev.ConsoleRenderer(colors=False)
+    renderer = structlog.processors.JSONRenderer() if log_format == "json" else _for_people()
     return {
         "version": 1,
         "disable_existing_loggers": False,
@@ -69,14 +89,30 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
     }
 
 
+def _for_people() -> Processor:
+    """One line an event, the words first and then what it is about; in colours where a person looks on."""
+    return structlog.dev.ConsoleRenderer(
+        colors=sys.stderr.isatty(), pad_event_to=36, exception_formatter=structlog.dev.plain_traceback
+    )
+
+
 def _shared() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
+        _name_process,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
         _stack_without_text,
     ]
+
+
+def _name_process(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    if _process:
+        for name, value in _process.items():
+            event.setdefault(name, value)
+        event.setdefault("pid", os.getpid())
+    return event
 
 
 def _fixed_words(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:

@@ -59,6 +59,12 @@ _SINCE_PROGRESS = text("""
                AND EXISTS (SELECT FROM chunks c WHERE c.batch_id = b.batch_id AND c.state IN ('pending', 'running'))) waiting
      WHERE waiting.since IS NOT NULL
 """)
+_LAPSED = text("""
+    SELECT extract(epoch FROM clock_timestamp() - min(lease_until)) FROM chunks WHERE state = 'running'
+""")
+_HELD_UP = text("""
+    SELECT EXISTS (SELECT FROM batch_jobs WHERE status IN ('queued', 'validating', 'processing') AND held_up IS NOT NULL)
+""")
 _WEBHOOKS = text("""
     SELECT (SELECT count(*) FROM outbox WHERE handed_out_at IS NULL)
          + (SELECT count(*) FROM webhook_deliveries WHERE state = 'pending')
@@ -161,6 +167,16 @@ def flow(conn: Connection) -> Flow:
         oldest_request_s=float(conn.execute(_OLDEST_REQUEST).scalar_one() or 0.0),
         since_progress_s=0.0 if since_progress is None else float(since_progress),
     )
+
+
+def lapsed_seconds(conn: Connection) -> float:
+    """For how long the oldest lapsed lease of a chunk has not been taken back; 0 where none has lapsed."""
+    return max(0.0, float(conn.execute(_LAPSED).scalar_one() or 0.0))
+
+
+def held_up(conn: Connection) -> bool:
+    """Whether a batch cannot go on because of its model."""
+    return bool(conn.execute(_HELD_UP).scalar_one())
 
 
 def rows_per_second(conn: Connection) -> float | None:

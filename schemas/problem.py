@@ -36,3 +36,21 @@ class HealthSchema(Schema):
 
     status = fields.String(required=True, metadata={"enum": ["alive", "ready", "degraded"]})
     checks = fields.Dict(keys=fields.String(), values=fields.String(), metadata={"example": {"postgres": "ok", "redis": "ok"}})
+
+
+class HealthPartSchema(Schema):
+    """One part of the installation."""
+
+    part = fields.String(required=True, metadata={"enum": ["postgres", "redis", "backlog", "workers", "predictions", "model"]})
+    status = fields.String(required=True, metadata={"enum": ["ok", "degraded", "down", "unknown"]})
+    latency_ms = fields.Float(
+        required=True, allow_none=True, metadata={"description": "What the look at it took; null: there was none."}
+    )
+    detail = fields.String(required=True, metadata={"description": "What that means, and what to do."})
+
+
+class HealthReportSchema(Schema):
+    """How the installation stands, as one process of the API sees it."""
+
+    status = fields.String(required=True, metadata={"enum": ["ok", "degraded", "down"]})
+    parts = fields.List(fields.Nested(HealthPartSchema), required=True)

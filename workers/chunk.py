@@ -34,6 +34,7 @@ from db.row_errors import RowError, store_row_errors
 from failpoints import Guard, Point, is_off, reach
 from intake.chunks import decode
 from intake.copying import customer_rows
+from logs import add_to_task
 from schemas.states import HeldUp
 from scoring.errors import DataError, ModelError, Transient
 from scoring.features import CUSTOMER_ID, Code
@@ -83,6 +84,7 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     metrics.chunk_claimed(claim)
     reach(Point.CLAIMED, chunk_no=chunk_no, attempt=claim.attempt)
     log = _log.bind(batch_id=batch_id, chunk_no=chunk_no, attempt=claim.attempt, request_id=claim.request_id)
+    add_to_task(attempt=claim.attempt, request_id=claim.request_id)
     try:
         if claim.attempt > attempts_of(claim, max_attempts=resources.settings.max_attempts):
             _take_apart(resources, claim, claim.last_error or "")
@@ -253,9 +255,12 @@ def _take_apart(resources: Resources, claim: ChunkClaim, error: str) -> None:
     if parts:
         metrics.chunk_split()
     metrics.rows_failed(failed)
-    outcome = "chunk split" if parts else "chunk set aside"
     # Why stands with the chunk: the words of an error may repeat a customer's data.
-    _log.warning(outcome, batch_id=claim.batch_id, chunk_no=claim.chunk_no, rows=claim.n_rows, parts=parts)
+    about = {"batch_id": claim.batch_id, "chunk_no": claim.chunk_no, "rows": claim.n_rows}
+    if parts:
+        _log.warning("chunk split", **about, parts=parts)
+    else:
+        _log.error("chunk set aside", **about)
 
 
 def _release(

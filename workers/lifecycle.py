@@ -14,20 +14,25 @@ from celery.exceptions import WorkerShutdown
 
 from broker.app import make_producer
 from broker.safety import check_servers
+from broker.server import make_redis
 from db.engine import make_engine
 from db.errors import DatabaseUnavailable, SchemaMismatch, UnsafeServer
 from db.models import current_model
 from db.schema import check_revision
 from db.sight import EVERY_TEAM
 from failpoints import Point, reach
-from logs import configure_logs
+from logs import configure_logs, name_process
 from scoring.errors import ChurnError
 from settings import Settings
-from workers import metrics
 from workers.deliver import Courier, make_courier
-from workers.registry import forget_gauges_of_the_dead
-from workers.rescue import Rescuer, guard_forks
+from workers.forks import guard_forks
+from workers.naming import name_lines_of_tasks
+from workers.progress import Progress, Watch, longest_seconds, signs_of
+from workers.readiness import fault_of
+from workers.registry import forget_gauges_of_the_dead, worker_registry
+from workers.rescue import Rescuer
 from workers.resources import Resources, make_resources
+from workers.scrape import LIVE, READY, show
 
 _WAIT_S: Final = 1.0
 """Between two looks at a Postgres that is away."""
@@ -61,15 +66,17 @@ def courier() -> Courier:
 
 def connect_signals(app: Celery, settings: Settings) -> None:
     """Hang the worker's life on Celery's signals."""
-    del app  # The signals are global; there is one worker app a process.
+    # The signals are global; there is one worker app a process.
     _process["settings"] = settings
+    name_lines_of_tasks()
 
     @signals.setup_logging.connect(weak=False)
     def on_logging(**_: object) -> None:
         configure_logs(settings.log_level, settings.log_format)
 
     @signals.celeryd_init.connect(weak=False)
-    def on_init(**_: object) -> None:
+    def on_init(sender: str = "", **_: object) -> None:
+        name_process(worker=sender)
         try:
             _check_when_there(settings)
         except (SchemaMismatch, UnsafeServer) as exc:
@@ -95,7 +102,8 @@ def connect_signals(app: Celery, settings: Settings) -> None:
         engine = make_engine(settings.database_url, pooled=False, application_name="churn-rescuer", team=EVERY_TEAM)
         _process["rescuer"] = rescuer = Rescuer(engine, make_producer(settings), settings)
         rescuer.start()
-        metrics.serve(settings.worker_metrics_port, address=settings.worker_metrics_host, token=settings.metrics_token)
+        _process["watch"] = watch = _watch(app, settings)
+        watch.start()
 
     @signals.worker_shutdown.connect(weak=False)
     def on_end(**_: object) -> None:
@@ -104,8 +112,21 @@ def connect_signals(app: Celery, settings: Settings) -> None:
 
     @signals.worker_shutting_down.connect(weak=False)
     def on_stop(**_: object) -> None:
-        if "rescuer" in _process:
-            _process.pop("rescuer").stop()
+        for thread in ("watch", "rescuer"):
+            if thread in _process:
+                _process.pop(thread).stop()
+
+
+def _watch(app: Celery, settings: Settings) -> Watch:
+    """Begin to show the worker's numbers and state at its port; the watch finds out whether it gets on."""
+    progress = Progress(longest_seconds(settings))
+    client = make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds)
+    if settings.worker_metrics_port:
+        registry = worker_registry()
+        states = {LIVE: lambda: progress.fault, READY: lambda: fault_of(registry, app.amqp.queues.consume_from)}
+        token, address = settings.metrics_token, settings.worker_metrics_host
+        show(registry, settings.worker_metrics_port, address=address, token=token, states=states)
+    return Watch(progress, lambda: signs_of(app, client))
 
 
 def _check_when_there(settings: Settings) -> None:

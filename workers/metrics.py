@@ -15,8 +15,6 @@ from db.chunks import ChunkClaim, EndedBatch
 from schemas.states import ChunkState
 from scoring.compiled import EngineChoice
 from scoring.features import Code
-from workers.registry import worker_registry
-from workers.scrape import show
 from workers.segments import Segment
 
 
@@ -314,15 +312,3 @@ def chunk_split() -> None:
 def webhook_sent(outcome: str) -> None:
     """Count an attempt to deliver a webhook."""
     _WEBHOOKS.labels(outcome).inc()
-
-
-def serve(port: int, *, address: str, token: str = "") -> None:
-    """Serve /metrics of this worker and all its children; port 0 serves nothing.
-
-    Parameters
-    ----------
-    token : str
-        What a reader has to send as ``Authorization: Bearer``; blank asks for nothing.
-    """
-    if port:
-        show(worker_registry(), port, address=address, token=token)

@@ -20,6 +20,7 @@ from db.row_errors import RowError, numbered, store_row_errors
 from intake.chunks import cut
 from intake.slices import RowFault, Slice
 from intake.tally import Tally
+from logs import add_to_task
 from schemas.states import OnError, Source
 from scoring.errors import DataError, Transient
 from workers import metrics
@@ -105,6 +106,7 @@ def validate_batch(resources: Resources, batch_id: str) -> None:
     if claim.took_over:
         metrics.leases_lapsed(Lease.PLAN)
     log = _log.bind(batch_id=batch_id, attempt=claim.attempt, request_id=claim.batch.request_id)
+    add_to_task(attempt=claim.attempt, request_id=claim.batch.request_id)
     try:
         plan = _plan(resources, claim)
         metrics.rows_failed(plan.error_summary)

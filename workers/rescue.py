@@ -6,7 +6,6 @@ nor a wiped Redis nor an API that died between commit and publish can strand a b
 
 from __future__ import annotations
 
-import os
 import threading
 from typing import Final
 
@@ -22,7 +21,7 @@ from db.rescue import elect_rescuer, rescue_chunks, rescue_plans, rescue_request
 from failpoints import Guard, Point, is_off, reach
 from schemas.states import ChunkState
 from settings import Settings
-from workers import metrics
+from workers import forks, metrics
 from workers.metrics import Failure, Lease
 from workers.quarantine import fail_rows
 
@@ -32,9 +31,6 @@ BACKOFF_S: Final = 0.5
 _PURGE_EVERY: Final = 600
 
 _log: Final = structlog.get_logger(__name__)
-
-# Held while a round runs and by every fork, so a pool child is never forked while this thread holds a lock or a connection.
-_forks = threading.Lock()
 
 
 def rescue_round(engine: Engine, settings: Settings) -> bool:
@@ -102,7 +98,7 @@ class Rescuer:
     def _run(self) -> None:
         while not self._stop.wait(self._settings.rescue_interval_seconds):
             try:
-                with _forks:
+                with forks.rescuing:
                     self._round()
             except DatabaseUnavailable as exc:
                 _log.warning("no rescue: the database is away", reason=str(exc))
@@ -119,8 +115,3 @@ class Rescuer:
         if self._rounds % _PURGE_EVERY == 0:
             with self._engine.begin() as conn:
                 purge_keys(conn)
-
-
-def guard_forks() -> None:
-    """Let forks of this process wait for the rescuer's round to end."""
-    os.register_at_fork(before=_forks.acquire, after_in_parent=_forks.release, after_in_child=_forks.release)

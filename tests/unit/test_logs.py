@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
+import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import structlog
 
-from tests.logged import real_log
+import logs
+from tests.logged import logging_taken_back, real_log
 
 CANARY = "canary-4713"
 
@@ -56,3 +60,46 @@ def test_a_librarys_line_about_an_exception_is_cut_to_its_fixed_words(lines: Any
 def test_any_other_line_of_a_library_is_whole(lines: Any) -> None:
     logging.getLogger("some.library").warning("worker %s is gone", "batch@here")
     assert [line["event"] for line in lines()] == ["worker batch@here is gone"]
+
+
+def test_lines_name_their_process_and_their_task_and_not_the_one_before(lines: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(logs, "_process", {})
+    log = structlog.get_logger("ours")
+    log.info("before")
+    logs.name_process(worker="batch@here")
+    logs.begin_task(batch_id="b-1", chunk_no=0)
+    logs.add_to_task(attempt=2)
+    log.info("chunk scored")
+    logging.getLogger("some.library").warning("said by a library")
+    logs.begin_task(delivery_id="d-1")
+    log.info("webhook sent")
+    before, scored, librarys, sent = lines()
+    assert not {"worker", "pid"} & before.keys()
+    for line in (scored, librarys):
+        assert (line["worker"], line["pid"], line["batch_id"], line["chunk_no"], line["attempt"]) == (
+            "batch@here",
+            os.getpid(),
+            "b-1",
+            0,
+            2,
+        )
+    assert sent["delivery_id"] == "d-1"
+    assert not {"batch_id", "chunk_no", "attempt"} & sent.keys()
+
+
+@pytest.mark.parametrize("is_a_terminal", [True, False])
+def test_for_people_a_line_begins_with_when_and_what_and_has_colours_at_a_terminal_only(
+    is_a_terminal: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.stderr.isatty", lambda: is_a_terminal, raising=False)
+    with logging_taken_back():
+        logs.configure_logs("INFO", "console")
+        written = io.StringIO()
+        for handler in logging.getLogger().handlers:
+            if isinstance(handler, logging.StreamHandler):
+                handler.setStream(written)
+        structlog.get_logger("ours").info("chunk scored", batch_id="b-1", rows=25_000)
+    [line] = written.getvalue().splitlines()
+    assert ("\x1b[" in line) is is_a_terminal
+    plain = re.sub(r"\x1b\[\d*m", "", line)
+    assert re.match(r"\d{4}-\d\d-\d\dT\S+Z \[info +\] chunk scored +\[ours\] +batch_id=b-1 rows=25000$", plain), plain

@@ -53,9 +53,9 @@ def test_the_numbers_of_the_day(client: FlaskClient, ledger: Engine) -> None:
     assert numbers["oldest_chunk_seconds"] > 0
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/ready", f"{PREFIX}/health/ready"])
+@pytest.mark.parametrize("path", ["/health/ready", f"{PREFIX}/health/ready"])
 def test_a_process_with_its_stores_is_ready(client: FlaskClient, path: str) -> None:
     assert client.get(path).get_json() == {
         "status": "ready",
-        "checks": {"postgres": "ok", "schema": "ok", "redis": "ok"},
+        "checks": {"postgres": "ok", "schema": "ok", "redis": "ok", "backlog": "ok"},
     }

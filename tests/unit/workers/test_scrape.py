@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from workers.scrape import show
+from workers.scrape import LIVE, READY, show
 
 TOKEN = "a-token-of-enough-letters"
 
@@ -22,7 +23,9 @@ def registry() -> CollectorRegistry:
 
 @pytest.fixture(params=["", TOKEN])
 def url(request: pytest.FixtureRequest, registry: CollectorRegistry) -> Iterator[str]:
-    server = show(registry, 0, address="127.0.0.1", token=request.param)
+    faults = {LIVE: "", READY: "no model is loaded"}
+    states = {path: partial(faults.get, path, "") for path in faults}
+    server = show(registry, 0, address="127.0.0.1", token=request.param, states=states)
     assert server.server_address[0] == "127.0.0.1"
     yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
     server.shutdown()
@@ -42,3 +45,10 @@ def test_with_it_they_are(url: str) -> None:
     assert "seen_total 1.0" in shown.text
     assert shown.headers["Server"] == "churn"
     assert shown.headers["X-Content-Type-Options"] == "nosniff"
+
+
+def test_a_probe_needs_no_token_and_is_told_the_state_and_nothing_else(url: str) -> None:
+    base = url.removesuffix("/metrics")
+    told = {path: httpx.get(base + path) for path in (LIVE, READY)}
+    assert [(each.status_code, each.text) for each in told.values()] == [(200, "ok\n"), (503, "no model is loaded\n")]
+    assert all(each.headers["Server"] == "churn" for each in told.values())
