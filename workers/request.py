@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from celery.exceptions import TimeLimitExceeded
 from celery.worker.request import Request
 
 _FRAME: Final = '  File "'
@@ -21,6 +22,8 @@ class AttemptFailed(Exception):
 class HintRequest(Request):
     """Celery's request, without what must not be told and with what people look for."""
 
+    _failure = ""
+
     @property
     def argsrepr(self) -> str:
         """Nothing, for events and logs."""
@@ -31,16 +34,34 @@ class HintRequest(Request):
         """Nothing, for events and logs."""
         return ""
 
+    @property
+    def root_id(self) -> None:
+        """Nothing: whichever task happened to publish it is not what it belongs to, and Flower would show it as its root."""
+
+    @property
+    def parent_id(self) -> None:
+        """Nothing, likewise."""
+
     def info(self, safe: bool = False) -> dict[str, Any]:  # type: ignore[override]
         """What `celery inspect active` and Flower's page of a worker show."""
         return {**super().info(safe=safe), "args": "", "kwargs": ""}
+
+    def on_failure(self, exc_info: Any, send_failed_event: bool = True, return_ok: bool = False) -> None:
+        """Tell of a failure by the exception itself: of one that was caught in the pool's parent Celery tells the wrapping."""
+        self._failure = repr(getattr(exc_info.exception, "exc", exc_info.exception))
+        super().on_failure(exc_info, send_failed_event=send_failed_event, return_ok=return_ok)
+
+    def on_timeout(self, soft: bool, timeout: float) -> None:
+        """Tell of a task that was killed for its time, likewise."""
+        self._failure = repr(TimeLimitExceeded(timeout))
+        super().on_timeout(soft, timeout)
 
     def send_event(self, type: str, **fields: Any) -> None:  # noqa: A002 - Celery's signature
         """Send an event of this task."""
         if type == "task-started":
             fields["routing_key"] = self.delivery_info["routing_key"]
         if "exception" in fields:
-            fields["exception"] = without_text(str(fields["exception"]))
+            fields["exception"] = without_text(self._failure or str(fields["exception"]))
         if "traceback" in fields:
             fields["traceback"] = frames_of(str(fields["traceback"]))
         super().send_event(type, **fields)

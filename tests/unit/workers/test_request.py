@@ -6,7 +6,9 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from billiard.einfo import ExceptionInfo
 from celery import Celery
+from celery.exceptions import WorkerLostError
 from celery.worker.request import Request
 
 from schemas.messages import KINDS
@@ -72,6 +74,14 @@ def test_arguments_are_told_nowhere(request_of_task: tuple[Request, Eventer]) ->
     assert request.info()["id"] == "june.chunk-1.0a1b2c3d"
 
 
+def test_a_task_belongs_to_no_other(request_of_task: tuple[Request, Eventer]) -> None:
+    """Whichever task of whichever batch published it: Flower would show that as its root and parent."""
+    request, _ = request_of_task
+    request.request_dict.update(root_id="may.chunk-1.0a1b2c3d", parent_id="may.chunk-1.0a1b2c3d")
+    assert request.root_id is None
+    assert request.parent_id is None
+
+
 def test_a_failure_is_told_by_type_and_frames(request_of_task: tuple[Request, Eventer]) -> None:
     request, eventer = request_of_task
     printed = (
@@ -80,6 +90,28 @@ def test_a_failure_is_told_by_type_and_frames(request_of_task: tuple[Request, Ev
     request.send_event("task-failed", exception=f"ValueError('{DATA}')", traceback=printed)
     [(_, fields)] = eventer.sent
     assert (fields["exception"], fields["traceback"]) == ("ValueError", '  File "a.py", line 3, in f')
+
+
+def test_a_lost_worker_is_told_as_such_and_not_as_what_it_came_wrapped_in(request_of_task: tuple[Request, Eventer]) -> None:
+    request, eventer = request_of_task
+
+    def lose() -> None:
+        raise WorkerLostError("Worker exited prematurely: signal 9 (SIGKILL) Job: 3.")
+
+    try:
+        lose()
+    except WorkerLostError:
+        request.on_failure(ExceptionInfo(), return_ok=True)
+    [(_, fields)] = eventer.sent
+    assert fields["exception"].startswith("WorkerLostError('Worker exited prematurely: signal 9")
+
+
+def test_so_is_a_task_that_was_killed_for_its_time(request_of_task: tuple[Request, Eventer]) -> None:
+    request, eventer = request_of_task
+    request.on_timeout(soft=True, timeout=48)
+    assert not eventer.sent
+    request.on_timeout(soft=False, timeout=54)
+    assert [(kind, fields["exception"]) for kind, fields in eventer.sent] == [("task-failed", "TimeLimitExceeded(54)")]
 
 
 def test_words_of_ours_and_of_celery_are_told_in_full() -> None:
