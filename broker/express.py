@@ -17,6 +17,7 @@ from typing import Final
 
 import redis
 
+from schemas import task_ids
 from schemas.messages import PREDICTIONS_QUEUE, SCORE_CUSTOMERS
 
 _BODY: Final = '[[%s], {}, {"callbacks": null, "errbacks": null, "chain": null, "chord": null}]'
@@ -74,11 +75,12 @@ def send(client: redis.Redis, ids: Sequence[int]) -> None:
 
 def message(ids: Sequence[int]) -> str:
     """What kombu writes into a queue for the task that scores some predictions."""
-    # As strings, because Flower's JavaScript would round them. Neither digits nor host names hold what JSON would escape.
+    # As strings, because JavaScript that reads Celery's answers would round them. Neither digits, task ids nor host names hold
+    # what JSON would escape.
     names = [str(int(prediction_id)) for prediction_id in ids]
     return _MESSAGE % {
         "body": base64.b64encode((_BODY % json.dumps(names)).encode()).decode(),
-        "task_id": uuid.uuid4(),
+        "task_id": task_ids.of_predictions(ids),
         "ids_repr": names,
         "origin": f"gen{os.getpid()}@{socket.gethostname()}",
         "delivery_tag": uuid.uuid4(),

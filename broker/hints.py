@@ -35,6 +35,7 @@ from db.hints import (
 )
 from db.webhooks import hand_out
 from failpoints import Guard, is_off
+from schemas import task_ids
 from schemas.messages import (
     DELIVER_WEBHOOK,
     PREDICTIONS_QUEUE,
@@ -138,26 +139,28 @@ def _send(engine: Engine, producer: Celery, hints: Sequence[Hint]) -> int:
 
 def publish(producer: Celery, hint: Hint) -> bool:
     """Send one hint; False when the broker did not take it within its timeout."""
-    name, arguments, queue = _message(hint)
+    name, arguments, queue, task_id = _message(hint)
     try:
-        producer.send_task(name, args=arguments, queue=queue, retry=False)
+        producer.send_task(name, args=arguments, queue=queue, task_id=task_id, retry=False)
     except (OperationalError, redis.RedisError, OSError) as exc:
         _log.warning("hint not published", task=name, reason=f"{type(exc).__name__}: {exc}")
         return False
     return True
 
 
-def _message(hint: Hint) -> tuple[str, list[Any], str]:
+def _message(hint: Hint) -> tuple[str, list[Any], str, str]:
+    """The task's name, its arguments, its queue and its id."""
     match hint:
         case ChunkHint(batch_id, chunk_no, priority):
-            return SCORE_CHUNK, [batch_id, chunk_no], batch_queue(priority)
+            return SCORE_CHUNK, [batch_id, chunk_no], batch_queue(priority), task_ids.of_chunk(batch_id, chunk_no)
         case PlanHint(batch_id, priority):
-            return VALIDATE_BATCH, [batch_id], batch_queue(priority)
+            return VALIDATE_BATCH, [batch_id], batch_queue(priority), task_ids.of_input(batch_id)
         case RequestsHint(ids):
-            # As strings, because Flower's JavaScript would round them.
-            return SCORE_CUSTOMERS, [[str(prediction_id) for prediction_id in ids]], PREDICTIONS_QUEUE
+            # As strings, because JavaScript that reads Celery's answers would round them.
+            names = [str(prediction_id) for prediction_id in ids]
+            return SCORE_CUSTOMERS, [names], PREDICTIONS_QUEUE, task_ids.of_predictions(ids)
         case DeliveryHint(delivery_id):
-            return DELIVER_WEBHOOK, [delivery_id], WEBHOOKS_QUEUE
+            return DELIVER_WEBHOOK, [delivery_id], WEBHOOKS_QUEUE, task_ids.of_delivery(delivery_id)
 
 
 class Publisher:

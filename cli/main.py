@@ -24,6 +24,8 @@ from cli.predict import health, predict
 from cli.results import errors, results
 from cli.session import Session, shared_options
 from cli.submit import submit
+from cli.tasks import describe
+from cli.top.command import top
 from cli.train import train
 from cli.webhooks import webhooks
 
@@ -42,6 +44,8 @@ COMMANDS: tuple[click.Command, ...] = (
     webhooks,
     keys,
     health,
+    top,
+    describe,
     train,
     models,
     import_telco,

@@ -20,8 +20,8 @@ class Session:
     as_json: bool = False
     debug: bool = False
 
-    def client(self) -> ChurnClient:
-        """Open a client of the API.
+    def client(self, **transport: Any) -> ChurnClient:
+        """Open a client of the API; `transport` as ChurnClient takes it.
 
         Raises
         ------
@@ -29,7 +29,7 @@ class Session:
             The address or the key is not usable.
         """
         try:
-            return ChurnClient(self.api_url, api_key=self.api_key, on_retry=_tell)
+            return ChurnClient(self.api_url, api_key=self.api_key, on_retry=_tell, **transport)
         except ValueError as exc:
             raise click.UsageError(f"{exc} Set --api-url or CHURN_API_URL.") from exc
 

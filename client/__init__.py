@@ -17,7 +17,7 @@ from client.errors import (
 from client.options import SubmitOptions
 from client.records import Batch, Page, Prediction, RowError
 from client.retry import RetryPolicy
-from client.service import Activation, Health, Model, Reconciliation, Validation
+from client.service import Activation, Health, Model, Reconciliation, Stats, Validation
 from client.webhooks import Delivery, Webhook
 
 __all__ = [
@@ -37,6 +37,7 @@ __all__ = [
     "Reconciliation",
     "RetryPolicy",
     "RowError",
+    "Stats",
     "SubmitOptions",
     "Timeout",
     "Unauthorised",

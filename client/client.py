@@ -14,7 +14,7 @@ from client.options import SubmitOptions
 from client.problems import object_of
 from client.reading import Json
 from client.records import Batch, Page, Prediction, RowError
-from client.service import Activation, Health, Model, Reconciliation, Validation
+from client.service import Activation, Health, Model, Reconciliation, Stats, Validation
 from client.single import predict_one
 from client.submitting import new_key, send_file, send_json
 from client.transport import OnRetry, Transport
@@ -374,6 +374,10 @@ class ChurnClient:
         """Whether the API can take work; not ready is an answer, not an error."""
         response = self._transport.send("GET", "/health/ready", also_answers=(httpx.codes.SERVICE_UNAVAILABLE,))
         return Health.from_json(object_of(response), is_ready=response.status_code == httpx.codes.OK)
+
+    def stats(self) -> Stats:
+        """What was done today, and what waits; it is counted anew each time, so not a question for every second."""
+        return Stats.from_json(self._get("/stats"))
 
     def _get(self, path: str, params: Mapping[str, Any] | None = None) -> Mapping[str, Any]:
         return object_of(self._transport.send("GET", path, params=params))

@@ -163,3 +163,39 @@ class Health:
             checks=obj.get("checks") or NOTHING,
             raw=obj,
         )
+
+
+@dataclass(frozen=True, slots=True)
+class Stats:
+    """What was done for the team since midnight UTC, and what of its work waits.
+
+    Attributes
+    ----------
+    oldest_chunk_s : float
+        Seconds since the submit of the oldest batch with an unfinished chunk; 0 where none is.
+    mean_batch_s : float or None
+        From submit to end, of today's batches; None before the first.
+    """
+
+    predictions_today: int
+    predictions_by_risk: Mapping[str, int] = field(default_factory=dict)
+    batches_by_status: Mapping[str, int] = field(default_factory=dict)
+    chunks_by_priority: Mapping[str, int] = field(default_factory=dict)
+    oldest_chunk_s: float = 0.0
+    waiting_predictions: int = 0
+    mean_batch_s: float | None = None
+    raw: Json = field(default_factory=dict, repr=False, compare=False)
+
+    @classmethod
+    def from_json(cls, obj: Json) -> Self:
+        """Read the body of GET /stats."""
+        return cls(
+            predictions_today=int(required(obj, "predictions_today")),
+            predictions_by_risk=obj.get("predictions_by_risk") or NOTHING,
+            batches_by_status=obj.get("batches_by_status") or NOTHING,
+            chunks_by_priority=obj.get("chunks_by_priority") or NOTHING,
+            oldest_chunk_s=float(obj.get("oldest_chunk_seconds") or 0.0),
+            waiting_predictions=int(obj.get("waiting_predictions") or 0),
+            mean_batch_s=obj.get("mean_batch_seconds"),
+            raw=obj,
+        )

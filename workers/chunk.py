@@ -73,14 +73,21 @@ class _Closed(NamedTuple):
     scores: Scores
 
 
-def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
-    """Score the chunk that a hint names, if it is there to be scored; then fill the window of hints again."""
+def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> str | None:
+    """Score the chunk that a hint names, if it is there to be scored; then fill the window of hints again.
+
+    Returns
+    -------
+    str or None
+        How the attempt failed, in words without data for who watches the tasks; None where it did not.
+    """
+    failure: str | None = None
     with metrics.step_seconds("claim"), resources.engine.begin() as conn:
         lease_s = resources.settings.lease_seconds
         claim = claim_chunk(conn, batch_id, chunk_no, lease_s=lease_s, worker=resources.worker)
         reach(Point.CLAIMING, chunk_no=chunk_no, attempt=claim and claim.attempt)
     if claim is None:
-        return  # A duplicate hint, or the batch was paused or cancelled.
+        return None  # A duplicate hint, or the batch was paused or cancelled.
     metrics.chunk_claimed(claim)
     reach(Point.CLAIMED, chunk_no=chunk_no, attempt=claim.attempt)
     log = _log.bind(batch_id=batch_id, chunk_no=chunk_no, attempt=claim.attempt, request_id=claim.request_id)
@@ -88,28 +95,34 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> None:
     try:
         if claim.attempt > attempts_of(claim, max_attempts=resources.settings.max_attempts):
             _take_apart(resources, claim, claim.last_error or "")
+            failure = "every attempt failed; the chunk was taken apart to find the row"
         else:
             with metrics.chunk_seconds():
                 _score_claimed(resources, claim)
             log.info("chunk scored", rows=claim.n_rows)
     except FenceLost:
         log.warning("chunk belongs to another attempt; results dropped")
+        failure = "its lease had lapsed and another attempt has the chunk, or the batch was cancelled"
     except ModelError as exc:
         # The chunk is not to blame: it stays pending, and its attempts are not used up, until the model is mended.
         metrics.chunk_failed(Failure.MODEL)
         log.error("model not usable", model_version=claim.model_version, reason=str(exc))  # noqa: TRY400 - says it all
         _release(resources, claim, exc, backoff_s=_MODEL_BACKOFF_S, counts=False, held_up=HeldUp.MODEL_UNUSABLE)
+        failure = f"model {claim.model_version} is not usable; the chunk waits for it"
     except Transient as exc:
         metrics.chunk_failed(Failure.TRANSIENT)
         log.warning("chunk given back", reason=str(exc))
         # Not counted: attempts bound what a chunk does to its workers, not how long an outage may last.
         _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt), counts=is_off(Guard.OUTAGE_IS_FREE))
+        failure = f"{type(exc).__name__}; the chunk was given back, to be tried again"
     except Exception as exc:
         metrics.chunk_failed(_reason(exc))
         log.exception("chunk failed")
         _fail(resources, claim, exc)
+        failure = f"{type(exc).__name__} in attempt {claim.attempt}"
     with metrics.step_seconds("publish"):
         resources.publish_chunks()
+    return failure
 
 
 def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:

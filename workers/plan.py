@@ -97,12 +97,19 @@ class _Refused(DataError):
         self.plan = plan
 
 
-def validate_batch(resources: Resources, batch_id: str) -> None:
-    """Read the input of the batch that a hint names, if it is there to be read; then publish its first chunks."""
+def validate_batch(resources: Resources, batch_id: str) -> str | None:
+    """Read the input of the batch that a hint names, if it is there to be read; then publish its first chunks.
+
+    Returns
+    -------
+    str or None
+        How the attempt failed, in words without data for who watches the tasks; None where it did not, or by bad input.
+    """
+    failure: str | None = None
     with resources.engine.begin() as conn:
         claim = claim_plan(conn, batch_id, lease_s=resources.settings.lease_seconds)
     if claim is None:
-        return
+        return None
     if claim.took_over:
         metrics.leases_lapsed(Lease.PLAN)
     log = _log.bind(batch_id=batch_id, attempt=claim.attempt, request_id=claim.batch.request_id)
@@ -122,10 +129,13 @@ def validate_batch(resources: Resources, batch_id: str) -> None:
     except Transient as exc:
         log.warning("validation given back", reason=str(exc))
         _release(resources, claim)
-    except Exception:
+        failure = f"{type(exc).__name__}; the batch was given back, to be read again"
+    except Exception as exc:
         log.exception("validation failed")
         _fail(resources, claim)
+        failure = f"{type(exc).__name__} in attempt {claim.attempt}"
     resources.publish_chunks()
+    return failure
 
 
 def _plan(resources: Resources, claim: PlanClaim) -> Plan:

@@ -40,38 +40,51 @@ _log: Final = structlog.get_logger(__name__)
 _of_version: Final = attrgetter("model_version")
 
 
-def score_customers(resources: Resources, prediction_ids: Sequence[int]) -> None:
-    """Score the single predictions that a hint names, those that still wait, and tell whoever waits for them."""
+def score_customers(resources: Resources, prediction_ids: Sequence[int]) -> str | None:
+    """Score the single predictions that a hint names, those that still wait, and tell whoever waits for them.
+
+    Returns
+    -------
+    str or None
+        How the attempt at the last that failed did, in words without data for who watches the tasks; None where all are scored.
+    """
+    failure: str | None = None
     with each_alone(resources.engine) as conn:
         claims = claim_requests(conn, prediction_ids, lease_s=resources.settings.lease_seconds)
     metrics.predictions_claimed(claim.queued_s for claim in claims if claim.attempt == 1)
     for version, of_version in groupby(sorted(claims, key=_of_version), key=_of_version):
-        _score_group(resources, version, list(of_version))
+        failure = _score_group(resources, version, list(of_version)) or failure
+    return failure
 
 
-def _score_group(resources: Resources, version: str, claims: list[RequestClaim]) -> None:
-    """Score claims on one model; what stores a score, or gives one up, also tells whoever waits for it."""
+def _score_group(resources: Resources, version: str, claims: list[RequestClaim]) -> str | None:
+    """Score claims on one model; what stores a score, or gives one up, also tells whoever waits for it.
+
+    Returns how it failed, as `score_customers` does.
+    """
     log = _log.bind(prediction_ids=[str(claim.id) for claim in claims], request_ids=[claim.request_id for claim in claims])
     try:
         lost = _score_claimed(resources, version, claims)
     except (ModelError, Transient) as exc:
         log.warning("predictions given back", reason=str(exc))
         _release(resources, claims, counts=False)
+        return f"{type(exc).__name__}; the predictions were given back, to be tried again"
     except Exception as exc:
         if len(claims) > 1:
             # One of them may be at fault, and the others' clients wait for nothing.
-            for claim in claims:
-                _score_group(resources, version, [claim])
-            return
+            failures = [_score_group(resources, version, [claim]) for claim in claims]
+            return next(filter(None, failures), None)
         log.exception("prediction failed")
         if claims[0].attempt < resources.settings.max_attempts:
             _release(resources, claims)
         else:
             _fail(resources, claims, Code.SCORING_FAILED, f"{type(exc).__name__} in every attempt")
+        return f"{type(exc).__name__} in attempt {claims[0].attempt}"
     else:
         if lost:
             # Those of another attempt are not changed by it.
             _fail(resources, lost, Code.CUSTOMER_NOT_FOUND, _GONE)
+    return None
 
 
 def _score_claimed(resources: Resources, version: str, claims: list[RequestClaim]) -> list[RequestClaim]:

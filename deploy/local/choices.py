@@ -10,6 +10,8 @@ from typing import Final
 
 from dotenv import dotenv_values
 
+from deploy.flower.login import Refused
+from deploy.flower.prefix import prefix_of
 from deploy.local.errors import LocalError
 from deploy.local.ports import Port
 
@@ -32,6 +34,10 @@ class Choices:
         The same for Redis.
     flower_login : str or None
         ``user:password`` of their own.
+    flower_sign_in : bool
+        Whether people sign in to Flower by an identity provider.
+    flower_prefix : str
+        The path that Flower is below; blank or with a slash before it.
     environ : mapping of str to str
         The whole environment, `.env` included, that the processes inherit.
     """
@@ -49,6 +55,8 @@ class Choices:
     database_urls: Mapping[str, str]
     redis_url: str | None
     flower_login: str | None
+    flower_sign_in: bool
+    flower_prefix: str
     batch_processes: int
     environ: Mapping[str, str]
 
@@ -77,6 +85,8 @@ def read_choices(env_file: Path, environ: Mapping[str, str] | None = None) -> Ch
         database_urls=_database_urls(given),
         redis_url=given.get("REDIS_URL"),
         flower_login=given.get("FLOWER_BASIC_AUTH"),
+        flower_sign_in="FLOWER_AUTH" in given,
+        flower_prefix=_prefix(given),
         batch_processes=_whole(given, "BATCH_PROCESSES", max(2, min(os.cpu_count() or 2, 8)), 1, 256),
         environ=given,
     )
@@ -88,6 +98,13 @@ def _database_urls(given: Mapping[str, str]) -> dict[str, str]:
     if "DATABASE_URL" not in given:
         return {}
     return {name: given.get(name, given["DATABASE_URL"]) for name in _URLS}
+
+
+def _prefix(given: Mapping[str, str]) -> str:
+    try:
+        return prefix_of(given)
+    except Refused as exc:
+        raise LocalError(str(exc)) from exc
 
 
 def _port(given: Mapping[str, str], variable: str, default: int, purpose: str) -> Port:

@@ -42,6 +42,11 @@ class Layout:
         return self.var / "models"
 
     @property
+    def flower(self) -> Path:
+        """What Flower has seen, for its account alone."""
+        return self.var / "flower"
+
+    @property
     def log(self) -> Path:
         """One log file a process."""
         return self.var / "log"

@@ -59,10 +59,11 @@ def bar(value: int, largest: int, *, cells: int = BAR_CELLS) -> str:
 def addresses(state: State) -> str:
     """List the addresses of a running deployment, one a line and never broken, to be clicked on."""
     user, _, password = state.flower_login.partition(":")
+    login = f"(user {user}, password {password})" if user else "(sign in with your identity provider)"
     lines = [
         f"API docs  {state.api_url}/docs",
         f"Metrics   {state.metrics_url}",
-        f"Flower    {state.flower_url}  (user {user}, password {password})",
+        f"Flower    {state.flower_url}  {login}",
         *([f"Alerts    {state.prometheus_url}/alerts"] if state.prometheus_url else []),
         f"API key   {state.api_key}",
     ]

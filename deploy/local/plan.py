@@ -62,7 +62,7 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
     redis = None if choices.redis_url else _redis(layout, choices, credentials)
     settings = _settings(layout, choices, credentials, postgres, redis)
     product = Product({**choices.environ, **settings, "PYTHONUNBUFFERED": "1"}, layout.log, layout.run / "metrics")
-    flower_login = choices.flower_login or f"{FLOWER_USER}:{credentials.flower}"
+    flower_login = choices.flower_login or ("" if choices.flower_sign_in else f"{FLOWER_USER}:{credentials.flower}")
     return Plan(
         servers=tuple(server.service() for server in (postgres, redis) if server is not None),
         provision=lambda: _provision(postgres),
@@ -73,12 +73,15 @@ def make_plan(layout: Layout, choices: Choices) -> Plan:
             product.interactive_worker(choices.interactive_metrics),
             product.webhook_worker(choices.webhook_metrics),
         ),
-        views=(product.flower(choices.flower, flower_login), *_monitoring(layout, choices)),
-        # Not for the processes, which have no use for it.
-        settings={**settings, "CHURN_API_KEY": credentials.api_key},
+        views=(
+            product.flower(choices.flower, flower_login, history=layout.flower / "history"),
+            *_monitoring(layout, choices),
+        ),
+        # Not for the processes, which have no use for them.
+        settings={**settings, "CHURN_API_KEY": credentials.api_key, **_metrics(choices)},
         api_url=f"http://{HOST}:{choices.api.number}",
         metrics_url=f"http://{HOST}:{choices.api_metrics.number}/metrics",
-        flower_url=f"http://{HOST}:{choices.flower.number}",
+        flower_url=f"http://{HOST}:{choices.flower.number}{choices.flower_prefix}",
         flower_login=flower_login,
         prometheus_url=f"http://{HOST}:{choices.prometheus.number}" if choices.prometheus else "",
     )
@@ -104,7 +107,7 @@ def _monitoring(layout: Layout, choices: Choices) -> tuple[Service, ...]:
                 at(choices.interactive_metrics, worker="interactive"),
                 at(choices.webhook_metrics, worker="webhooks"),
             ],
-            "flower": [at(choices.flower)],
+            "flower": [at(choices.flower, **_below(choices.flower_prefix))],
             "node": [at(choices.node_exporter)] if exporter else [],
             "prometheus": [at(choices.prometheus)],
         },
@@ -112,6 +115,10 @@ def _monitoring(layout: Layout, choices: Choices) -> tuple[Service, ...]:
     )
     machine = [node_exporter(exporter, choices.node_exporter, layout.log / "node-exporter.log")] if exporter else []
     return (*machine, prometheus.service())
+
+
+def _below(prefix: str) -> dict[str, str]:
+    return {"__metrics_path__": f"{prefix}/metrics"} if prefix else {}
 
 
 def _postgres(layout: Layout, choices: Choices, credentials: Credentials) -> Postgres:
@@ -147,6 +154,22 @@ def _settings(
         # To try webhooks with a receiver on this machine.
         "WEBHOOK_ALLOW_PRIVATE": choices.environ.get("WEBHOOK_ALLOW_PRIVATE", "127.0.0.0/8,::1/128"),
         "CHURN_API_URL": f"http://{HOST}:{choices.api.number}",
+    }
+
+
+def _metrics(choices: Choices) -> dict[str, str]:
+    """Where `churn top` finds the numbers of each process, and what opens them."""
+    ports = {
+        "api": choices.api_metrics,
+        "batch": choices.batch_metrics,
+        "interactive": choices.interactive_metrics,
+        "webhooks": choices.webhook_metrics,
+    }
+    urls = ",".join(f"{name}=http://{HOST}:{port.number}/metrics" for name, port in ports.items())
+    token = choices.environ.get("METRICS_TOKEN")
+    return {
+        "CHURN_METRICS_URLS": choices.environ.get("CHURN_METRICS_URLS", urls),
+        **({"METRICS_TOKEN": token} if token else {}),
     }
 
 

@@ -11,6 +11,7 @@ from typing import Final
 
 import httpx
 
+from deploy.flower.prefix import prefix_of
 from deploy.local.layout import PROJECT
 from deploy.local.ports import HOST, Port
 from deploy.local.process import Service
@@ -82,13 +83,22 @@ class Product:
         argv = ["-n", "webhooks@%h", "-P", "threads", "-c", str(WEBHOOKS_AT_ONCE), "-Q", WEBHOOKS_QUEUE]
         return self._worker("webhook-worker", argv, metrics, env={"RESCUE_INTERVAL_SECONDS": _STAND_BY_S})
 
-    def flower(self, port: Port, login: str) -> Service:
-        """Return the live view of the workers; `login` is ``user:password``."""
+    def flower(self, port: Port, login: str, *, history: Path | None = None) -> Service:
+        """Return the live view of the workers.
+
+        Parameters
+        ----------
+        login : str
+            ``user:password``; blank where the environment names an identity provider.
+        history : Path, optional
+            The file in which it keeps what it has seen; None: what it has seen goes with it.
+        """
         argv = [_script("celery"), "-A", "workers.app", "flower", "--conf=deploy/flower/flowerconfig.py"]
         argv += [f"--port={port.number}"]
-        ready = _answers(f"http://{HOST}:{port.number}/healthcheck")
+        ready = _answers(f"http://{HOST}:{port.number}{prefix_of(self.env)}/healthcheck")
         # By the environment: arguments can be read by every user of the machine.
         own = {"FLOWER_BASIC_AUTH": login, "FLOWER_ADDRESS": HOST, "DATABASE_URL": _NO_DATABASE}
+        own |= {"FLOWER_DB": str(history)} if history else {"FLOWER_PERSISTENT": "0"}
         return self._service("flower", argv, ready, ports=(port,), env=own, stop_timeout_s=5.0)
 
     @property

@@ -92,9 +92,7 @@ def test_without_a_port_the_command_says_so() -> None:
     assert "WORKER_METRICS_PORT is not set" in ran.stderr
 
 
-def test_a_line_about_a_chunk_names_batch_request_attempt_worker_and_process(
-    stack: Stack, client: httpx.Client
-) -> None:
+def test_a_line_about_a_chunk_names_batch_request_attempt_worker_and_process(stack: Stack, client: httpx.Client) -> None:
     asked = client.post("/batches", json={"customers": customers(3, first_id=500)}, headers={"X-Request-ID": "search-for-this"})
     batch_id = asked.json()["batch_id"]
     # Its first attempt hangs and is never heard of again; the worker is started anew, as whoever probes it would do.

@@ -25,6 +25,7 @@ _CHILD: Final = "intake.parquet_child"
 _ALLOWANCE: Final = f"{_API}/test_allowance.py"
 _TURNS: Final = f"{_API}/test_turns.py"
 _BUNDLES: Final = "tests/unit/scoring/test_model.py"
+_FLOWER: Final = "tests/unit/deploy/test_flowerconfig.py"
 HEADERS: Final = "tests/unit/api/test_headers.py"
 HOSTS: Final = f"{HEADERS}::TestHosts"
 TARGETS: Final = "tests/unit/schemas/test_targets.py"
@@ -581,6 +582,29 @@ TABLE: Final = (
                 instead("settings._THIS_MACHINE", frozenset({"0.0.0.0"})),  # noqa: S104 - not bound
                 ("tests/unit/test_settings.py::test_metrics_on_the_network_want_a_token",),
             ),
+            Mutant(
+                "who-signs-in-to-flower",
+                instead("deploy.flower.login._addresses", lambda pattern: pattern),
+                (f"{_FLOWER}::TestLogin::test_a_pattern_that_lets_everybody_in_is_refused",),
+            ),
+            Mutant(
+                "history-of-flower-alone",
+                instead("deploy.flower.history._OTHERS_WRITE", 0),
+                (
+                    f"{_FLOWER}::TestHistory::test_a_folder_into_which_others_write_is_refused",
+                    f"{_FLOWER}::TestHistory::test_so_is_a_file_that_others_write_or_that_is_elsewhere",
+                ),
+            ),
+            Mutant(
+                "arguments-of-tasks",
+                instead("workers.request.HintRequest.argsrepr", property(lambda request: request._argsrepr)),
+                ("tests/unit/workers/test_request.py::test_arguments_are_told_nowhere",),
+            ),
+            Mutant(
+                "failures-of-tasks-without-text",
+                instead("workers.request.without_text", lambda exception: exception),
+                ("tests/unit/workers/test_request.py::test_a_failure_is_told_by_type_and_frames",),
+            ),
         ),
     ),
     Row(
@@ -598,8 +622,8 @@ TABLE: Final = (
             ),
             Mutant(
                 "password-of-flower",
-                instead("schemas.secrets.is_placeholder", lambda *_, **__: False),
-                ("tests/unit/deploy/test_flowerconfig.py::test_in_production_flower_refuses_a_password_that_may_be_guessed",),
+                instead("deploy.flower.login.is_placeholder", lambda *_, **__: False),
+                (f"{_FLOWER}::TestLogin::test_in_production_flower_refuses_a_password_that_may_be_guessed",),
             ),
             Mutant(
                 "length-of-a-key",

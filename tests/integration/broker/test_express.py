@@ -16,6 +16,7 @@ from broker import express
 from broker.hints import publish
 from broker.server import make_redis
 from db.hints import RequestsHint
+from schemas import task_ids
 from schemas.messages import PREDICTIONS_QUEUE
 
 _CHANCE = ("correlation_id", "delivery_tag", "reply_to")
@@ -41,8 +42,11 @@ def test_it_is_kombu_s_own_message_to_the_byte_but_for_what_is_drawn_by_lot(
 
     task_id = ours["headers"]["id"]
     assert ours["headers"]["root_id"] == ours["properties"]["correlation_id"] == task_id
-    for name in (task_id, ours["properties"]["delivery_tag"]):
-        assert uuid.UUID(name).version == 4
+    assert uuid.UUID(ours["properties"]["delivery_tag"]).version == 4
+    about = task_ids.read(task_id)
+    assert about == task_ids.read(usual["headers"]["id"])
+    assert about is not None
+    assert (about.prediction_id, about.others) == (str(ids[0]), len(ids) - 1)
     for message in (usual, ours):
         message["headers"].update(id="", root_id="")
         message["properties"].update(dict.fromkeys(_CHANCE, ""))

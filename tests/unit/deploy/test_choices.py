@@ -67,3 +67,11 @@ def test_what_is_not_a_port_is_refused_by_its_variable(value: str) -> None:
 def test_one_port_for_two_things_is_refused_by_both_variables() -> None:
     with pytest.raises(LocalError, match="PORT and REDIS_PORT both say 8001"):
         read_choices(NO_FILE, {"REDIS_PORT": "8001"})
+
+
+def test_flower_may_be_below_a_path_and_behind_a_provider() -> None:
+    assert (read_choices(NO_FILE, {}).flower_prefix, read_choices(NO_FILE, {}).flower_sign_in) == ("", False)
+    choices = read_choices(NO_FILE, {"FLOWER_URL_PREFIX": "flower/", "FLOWER_AUTH": "ann@example.com"})
+    assert (choices.flower_prefix, choices.flower_sign_in) == ("/flower", True)
+    with pytest.raises(LocalError, match="FLOWER_URL_PREFIX: must be a path"):
+        read_choices(NO_FILE, {"FLOWER_URL_PREFIX": "https://x/flower"})

@@ -58,3 +58,8 @@ def test_the_key_is_shown_with_a_command_that_uses_it() -> None:
     state = State(1, api_url="http://a", settings={"CHURN_API_KEY": "churn_1.s"})
     assert "API key   churn_1.s\n" in addresses(state)
     assert "\n  curl -s -H 'Authorization: Bearer churn_1.s' http://a/api/v1/" in ask_yourself(state)
+
+
+def test_no_password_is_shown_where_people_sign_in() -> None:
+    shown = addresses(State(1, flower_url="http://f", flower_login=""))
+    assert "http://f  (sign in with your identity provider)" in shown
