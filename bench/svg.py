@@ -25,14 +25,14 @@ _STYLE: Final = """<style>
 </style>"""
 
 
-def document(height: float, parts: Iterable[str]) -> str:
-    """A whole picture, as wide as all of them are."""
+def document(height: float, parts: Iterable[str], *, width: int = WIDTH) -> str:
+    """A whole picture; all of a report's are of one width."""
     return "\n".join(
         [
-            f'<svg xmlns="http://www.w3.org/2000/svg" width="{WIDTH}" height="{height:.0f}" '
-            f'viewBox="0 0 {WIDTH} {height:.0f}" font-family="sans-serif" font-size="13">',
+            f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height:.0f}" '
+            f'viewBox="0 0 {width} {height:.0f}" font-family="sans-serif" font-size="13">',
             _STYLE,
-            f'<rect class="paper" width="{WIDTH}" height="{height:.0f}"/>',
+            f'<rect class="paper" width="{width}" height="{height:.0f}"/>',
             *parts,
             "</svg>",
             "",
