@@ -8,15 +8,36 @@ from typing import Final
 
 from sqlalchemy import Connection, text
 
-from db.teams import is_single_of
+from db.batches import BATCH_ID_BASE, ROWS_A_BATCH
+from db.teams import is_single_of, range_of_singles
 from schemas.states import FINAL, BatchStatus
 
+# Summed up from the batches' own counts, for a day may have millions of predictions. Only what lies on both sides of midnight
+# is counted row by row: of the batches that were submitted before it and went on after it. Single predictions have ascending
+# ids, but for some that wait for each other: so the last of yesterday is found from the end, and none but today's is read.
 _TODAY = text(f"""
-    SELECT risk_category::text AS risk, count(*) AS n FROM prediction_history
-     WHERE predicted_at >= date_trunc('day', now(), 'UTC')
-       AND CASE WHEN batch_id IS NULL THEN {is_single_of(":team")}
-                ELSE batch_id IN (SELECT batch_id FROM batch_jobs WHERE team = :team) END
-     GROUP BY 1
+    WITH midnight AS MATERIALIZED (SELECT date_trunc('day', now(), 'UTC') AS at),
+    whole AS (
+        SELECT r.key AS risk, sum(r.value::bigint) AS n
+          FROM batch_jobs b, jsonb_each_text(b.risk_summary) r
+         WHERE b.team = :team AND b.submitted_at >= (SELECT at FROM midnight) GROUP BY 1),
+    across AS (
+        SELECT p.risk_category::text AS risk, count(*) AS n
+          FROM batch_jobs b JOIN prediction_history p
+            ON p.id >= {BATCH_ID_BASE} + b.batch_no * {ROWS_A_BATCH}
+           AND p.id < {BATCH_ID_BASE} + (b.batch_no + 1) * {ROWS_A_BATCH}
+         WHERE b.team = :team AND b.submitted_at < (SELECT at FROM midnight)
+           AND coalesce(b.completed_at, now()) >= (SELECT at FROM midnight)
+           AND p.predicted_at >= (SELECT at FROM midnight) GROUP BY 1),
+    singles AS (
+        SELECT risk_category::text AS risk, count(*) AS n FROM prediction_history
+         WHERE {range_of_singles(":team")}
+           AND id > coalesce((SELECT id FROM prediction_history
+                               WHERE {range_of_singles(":team")} AND predicted_at < (SELECT at FROM midnight)
+                               ORDER BY id DESC LIMIT 1), 0)
+         GROUP BY 1)
+    SELECT risk, sum(n)::bigint AS n
+      FROM (SELECT * FROM whole UNION ALL SELECT * FROM across UNION ALL SELECT * FROM singles) found GROUP BY 1
 """)
 _BATCHES = text("SELECT status, count(*) AS n FROM batch_jobs WHERE team = :team GROUP BY status")
 _LATENCY = text("""
@@ -74,7 +95,7 @@ _WEBHOOKS = text("""
 
 @dataclass(frozen=True, slots=True)
 class Today:
-    """What was done since midnight UTC, and how the batches stand."""
+    """What was done since midnight UTC, and how the batches stand; predictions count even where they were deleted since."""
 
     predictions_by_risk: Mapping[str, int]
     batches_by_status: Mapping[str, int]

@@ -29,6 +29,11 @@ def is_single_of(team: str) -> str:
     return f"(id >> {_BITS} = {_number(team)})"
 
 
+def range_of_singles(team: str) -> str:
+    """Whether the `id` of a prediction is a single one's of a team, as SQL that reads a range of the primary key."""
+    return f"(id BETWEEN {_number(team)} << {_BITS} AND (({_number(team)} + 1) << {_BITS}) - 1)"
+
+
 def ensure_team(conn: Connection, team: str) -> None:
     """See to it that there is a team of this name; it comes to be with the first key or token that names it."""
     if not conn.execute(_FIND, {"team": team}).scalar_one():

@@ -24,13 +24,35 @@ def test_an_empty_ledger_has_nothing_to_tell(conn: Connection) -> None:
 def test_todays_predictions_are_counted_by_band(conn: Connection) -> None:
     add_batch(conn, sizes=(3,))
     score(conn)
-    add_prediction(conn, 1, churn_probability=0.9, confidence_score=0.9, risk_category="critical")
-    add_prediction(conn, 2, churn_probability=0.9, confidence_score=0.9, risk_category="critical")
-    conn.execute(text("UPDATE prediction_history SET predicted_at = date_trunc('day', now(), 'UTC') WHERE id = 1"))
+    for prediction_id, moment in [(1, "- interval '1 us'"), (2, ""), (3, "+ interval '1 us'")]:
+        add_prediction(conn, prediction_id, churn_probability=0.9, confidence_score=0.9, risk_category="critical")
+        conn.execute(
+            text(f"UPDATE prediction_history SET predicted_at = date_trunc('day', now(), 'UTC') {moment} WHERE id = :id"),
+            {"id": prediction_id},
+        )
+    assert today(conn, team=DEFAULT_TEAM).predictions_by_risk == {"low": 3, "critical": 2}
+
+
+def test_of_a_batch_on_both_sides_of_midnight_todays_part_counts(conn: Connection) -> None:
+    for name in ("ended", "open", "yesterdays"):
+        add_batch(conn, name, sizes=(2, 3, 4))
+    for name, chunks in [("ended", 3), ("open", 2), ("yesterdays", 3)]:
+        for chunk_no in range(chunks):
+            score(conn, name, chunk_no)
+    yesterday = "date_trunc('day', now(), 'UTC') - interval '1 h'"
+    conn.execute(text(f"UPDATE batch_jobs SET submitted_at = {yesterday}"))
+    conn.execute(text(f"UPDATE batch_jobs SET completed_at = {yesterday} WHERE batch_id = 'yesterdays'"))
     conn.execute(
-        text("UPDATE prediction_history SET predicted_at = date_trunc('day', now(), 'UTC') - interval '1 us' WHERE id = 2")
+        text(f"UPDATE prediction_history SET predicted_at = {yesterday} WHERE row_number < 2 OR batch_id = 'yesterdays'")
     )
-    assert today(conn, team=DEFAULT_TEAM).predictions_by_risk == {"low": 3, "critical": 1}
+    assert today(conn, team=DEFAULT_TEAM).predictions_by_risk == {"low": 7 + 3}
+
+
+def test_anothers_predictions_are_not_counted(conn: Connection) -> None:
+    add_batch(conn, "theirs", sizes=(3,), team="another")
+    score(conn, "theirs")
+    assert today(conn, team=DEFAULT_TEAM).predictions_by_risk == {}
+    assert today(conn, team="another").predictions_by_risk == {"low": 3}
 
 
 def test_batches_are_counted_by_state_and_timed(conn: Connection) -> None:
