@@ -18,6 +18,8 @@ from typing import Any, Final
 import structlog
 from structlog.typing import Processor
 
+from traces import spans
+
 MAX_FRAMES: Final = 30
 
 _process: dict[str, Any] = {}
@@ -82,6 +84,11 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
             "gunicorn.error": {"level": "INFO" if level == "DEBUG" else level, "handlers": [], "propagate": True},
             # Two lines each time that somebody asks for the revision, which readiness probes do.
             "alembic.runtime.migration": {"level": "WARNING"},
+            # A line for each try to reach the collector; `traces.sdk` says when it begins and when it is over.
+            "opentelemetry.exporter": {"level": "CRITICAL"},
+            # What clients send as a context need not be one.
+            "opentelemetry.propagators": {"level": "ERROR"},
+            "opentelemetry.trace": {"level": "ERROR"},
             # Two lines a task, which cost a tenth of a single prediction; ours say what came of it, and Flower shows each task.
             "celery.worker.strategy": {"level": "WARNING"},
             "celery.app.trace": {"level": "WARNING"},
@@ -100,6 +107,7 @@ def _shared() -> list[Processor]:
     return [
         structlog.contextvars.merge_contextvars,
         _name_process,
+        _trace_of,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,
         structlog.processors.TimeStamper(fmt="iso", utc=True),
@@ -112,6 +120,14 @@ def _name_process(_logger: object, _method: str, event: MutableMapping[str, Any]
         for name, value in _process.items():
             event.setdefault(name, value)
         event.setdefault("pid", os.getpid())
+    return event
+
+
+def _trace_of(_logger: object, _method: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Name the trace and the span that a line belongs to, where they are recorded."""
+    if (ids := spans.ids()) is not None:
+        event.setdefault("trace_id", ids[0])
+        event.setdefault("span_id", ids[1])
     return event
 
 

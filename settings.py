@@ -189,6 +189,17 @@ class Settings:
     worker_niceness: int
     """How far a worker's processes stand back for others on their machine: 0 not at all, 19 as far as they can."""
 
+    tracing_enabled: bool
+    """Whether requests are recorded as traces and sent to a collector; see docs/tracing.md."""
+    tracing_sample_ratio: float
+    """Of how many requests, from 0 to 1."""
+    tracing_follow_clients: bool
+    """Whether a request whose client says (traceparent) whether its trace is recorded is left to it; else the ratio decides."""
+    otel_exporter_otlp_endpoint: str
+    """The collector's base URL, for OTLP by HTTP."""
+    otel_exporter_otlp_headers: str = field(repr=False)
+    """What it wants with each request, such as a key: name=value, with commas between."""
+
     failpoints: str = ""
     """Orders to break this very process, for tests (see failpoints.py); refused unless the environment is `testing`."""
 
@@ -262,6 +273,7 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
         **_ledger(env),
         **_webhooks(env),
         **_metrics(env),
+        **_traces(env),
         **_testing(env),
     }
     reserved = [name for name in RESERVED if env.str(name, "")]
@@ -412,6 +424,17 @@ def _metrics(env: Env) -> dict[str, Any]:
     }
 
 
+def _traces(env: Env) -> dict[str, Any]:
+    is_url = _begins_with(("http://", "https://"))
+    return {
+        "tracing_enabled": env.bool("TRACING_ENABLED", False),
+        "tracing_sample_ratio": env.float("TRACING_SAMPLE_RATIO", 1.0, validate=Range(0, 1)),
+        "tracing_follow_clients": env.bool("TRACING_FOLLOW_CLIENTS", False),
+        "otel_exporter_otlp_endpoint": env.str("OTEL_EXPORTER_OTLP_ENDPOINT", "http://127.0.0.1:4318", validate=is_url),
+        "otel_exporter_otlp_headers": env.str("OTEL_EXPORTER_OTLP_HEADERS", "", validate=_are_headers),
+    }
+
+
 def _testing(env: Env) -> dict[str, Any]:
     return {"failpoints": env.str("FAILPOINTS", "")}
 
@@ -461,6 +484,11 @@ def _is_token(text: str) -> None:
 def _are_keys(text: str) -> None:
     if not all(is_sealing_key(part) for part in _parts(text)):
         raise ValidationError("Must be the base64 of 32 random bytes; several, the newest first, with commas between.")
+
+
+def _are_headers(text: str) -> None:
+    if not all("=" in part for part in _parts(text)):
+        raise ValidationError("Must be name=value; several with commas between.")
 
 
 def _are_networks(text: str) -> None:

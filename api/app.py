@@ -30,6 +30,7 @@ from api.nouns import MEDIA_TYPE_PROBLEM
 from api.predictions import predictions
 from api.resources import make_resources, register_resources
 from api.results import results
+from api.served import register_spans
 from api.stats import stats
 from api.tracing import register_tracing
 from api.webhooks import webhooks
@@ -115,6 +116,8 @@ def create_app(settings: Settings | None = None) -> Flask:
     resources = make_resources(settings)
     register_resources(app, resources)
     register_tracing(app)
+    if settings.tracing_enabled:
+        register_spans(app)
     register_doors(app, settings)
     register_headers(app, settings)
     register_metrics(

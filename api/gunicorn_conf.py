@@ -89,7 +89,9 @@ def post_worker_init(worker: Any) -> None:
     Polls and slow clients hold threads of the same pool, so they are counted together.
     """
     from api.resources import resources
+    from traces import process
 
+    process.begin(_settings, process.API_SERVICE)
     held = resources(worker.app.callable)
     worker.holding = held.holding
     held.replies.listen()
@@ -105,11 +107,13 @@ def post_worker_init(worker: Any) -> None:
 
 
 def worker_exit(_server: Any, worker: Any) -> None:
-    """Close what the worker holds; hints that it has marked are sent before it goes."""
+    """Close what the worker holds; hints that it has marked are sent before it goes, and then its last spans."""
     from api.resources import resources
+    from traces import process
 
     if worker.app.callable is not None:
         resources(worker.app.callable).close()
+    process.end()
 
 
 def child_exit(_server: Any, worker: Any) -> None:

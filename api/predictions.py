@@ -34,6 +34,7 @@ from schemas.prediction import (
 from schemas.states import RequestState
 from schemas.values import read_customer_id
 from scoring.features import CUSTOMER_ID, MAX_CUSTOMER_ID_LENGTH, Code
+from traces import spans
 
 predictions = Noun("predictions", __name__, description="Score one customer at once, and look scores up.")
 
@@ -90,7 +91,7 @@ def post_prediction(query: dict[str, Any]) -> Response:
     """
     customer_id, customer = _customer_of(read_json(resources().settings))
     respond_async = _prefers_async()
-    asked = NewRequest(customer_id, customer, query.get("model_version"), g.request_id)
+    asked = NewRequest(customer_id, customer, query.get("model_version"), g.request_id, spans.context())
     team = caller().team
     created = resources().singles.ask(asked, team=team, durable=respond_async)
     _check(created, asked)

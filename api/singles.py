@@ -19,6 +19,7 @@ from db.predictions import StoredPrediction, get_predictions
 from db.requests import Created, NewRequest, PredictionRequest, create_requests, get_request, make_durable
 from db.words import Word
 from schemas.states import RequestState
+from traces import spans
 
 Found = StoredPrediction | PredictionRequest
 """A prediction, or the request that will become one; a failed one is found as its request."""
@@ -64,7 +65,8 @@ class Singles:
         self._publisher = publisher
         self._replies = replies
         self._stopping = stopping
-        self._flow = Flow(lambda ids: publisher.publish_requests(ids))
+        self._flow = Flow(self._send)
+        self._traces: dict[int, spans.Context] = {}
         replies.tell(self._flow.settle)
         self._asked: dict[int, tuple[str, str]] = {}
         self._create: Callable[[_Asked], Created] = Grouped(self._create_all, then=self._publish)
@@ -78,7 +80,8 @@ class Singles:
         durable : bool
             Whether the client will be told that the score will come, and not wait for it.
         """
-        return self._create(_Asked(team, new, durable))
+        with spans.span("store request"):
+            return self._create(_Asked(team, new, durable))
 
     def wait(self, prediction_id: int, *, team: str, deadline: float) -> Found:
         """Wait until a prediction that was asked for is there, has failed, or the time is over.
@@ -88,6 +91,10 @@ class Singles:
         deadline : float
             As `time.perf_counter` counts.
         """
+        with spans.span("wait"):
+            return self._wait(prediction_id, team, deadline)
+
+    def _wait(self, prediction_id: int, team: str, deadline: float) -> Found:
         try:
             if not self._replies.wait(prediction_id, timeout_s=max(0.0, min(PATIENCE_S, deadline - time.perf_counter()))):
                 self._flow.settle()
@@ -138,6 +145,8 @@ class Singles:
                 lambda team, ours: create_requests(conn, [one.new for one in ours], team=team, durable=durable),
             )
         for each, one in zip(created, asked, strict=True):
+            if each.was_written and one.new.trace_context:
+                self._traces[each.id] = one.new.trace_context
             if each.was_written and each.model_version is not None and not one.durable:
                 self._asked[each.id] = (one.new.customer_id, each.model_version)
                 self._replies.expect([each.id])
@@ -152,8 +161,15 @@ class Singles:
         waited_for = [prediction_id for prediction_id in ids if self._replies.expects(prediction_id)]
         # Nobody would hurry a hint that no client waits for.
         if rest := [prediction_id for prediction_id in ids if prediction_id not in waited_for]:
-            self._publisher.publish_requests(rest)
+            self._send(rest)
         self._flow.add(waited_for)
+
+    def _send(self, ids: Sequence[int]) -> None:
+        traces = [found for each in ids if (found := self._traces.pop(each, None)) is not None] if self._traces else []
+        if traces:
+            self._publisher.publish_requests(ids, traces)
+        else:
+            self._publisher.publish_requests(ids)
 
     def _stored(self, word: Word) -> StoredPrediction | None:
         """The prediction of a word that came with its score, completed by what was asked for."""

@@ -30,6 +30,7 @@ from db.models import current_version, get_model
 from db.retry import count_retryable
 from failpoints import Guard, Point, is_off, reach
 from schemas.states import Source
+from traces import spans
 
 MAX_KEY_LENGTH: Final = 255
 
@@ -69,7 +70,8 @@ def submit(resources: Resources, body: Body, asking: Asking) -> Submitted:
             return earlier
         _check_backlog(resources, asking.team)
         check_callback(resources, body.options)
-        what = input_of(resources, body, stack)
+        with spans.span("read input"):
+            what = input_of(resources, body, stack)
         try:
             return _store(resources, what, body.options, body.sha256, asking)
         except GaveUp:
@@ -183,7 +185,7 @@ def _check_backlog(resources: Resources, team: str) -> None:
 def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, asking: Asking) -> Submitted:
     batch_id = options.get("batch_id") or uuid.uuid4().hex
     try:
-        with resources.engine.begin() as conn:
+        with spans.span("store batch"), resources.engine.begin() as conn:
             submit_batch(conn, _new_batch(conn, batch_id, what, options, asking))
             if asking.key is not None and not is_off(Guard.IDEMPOTENCY):
                 keep_key(conn, asking.key, sha256, batch_id, team=asking.team)
@@ -239,6 +241,7 @@ def _new_batch(conn: Connection, batch_id: str, what: Input, options: Mapping[st
         team=asking.team,
         expires_in_s=options.get("expires_in"),
         callback_url=options.get("callback_url"),
+        trace_context=spans.context(),
         **what.columns(),
     )
 

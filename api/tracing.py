@@ -11,12 +11,13 @@ import structlog
 from flask import Flask, Response, g, request
 
 from api.caller import known_caller
+from traces import spans
 
 HEADER: Final = "X-Request-ID"
 UNMATCHED: Final = "(unmatched)"
 """The rule of a request that no route matches: the raw path may hold anything."""
 
-_PROBES: Final = ("/health", "/health/live", "/health/ready", "/metrics")
+PROBES: Final = ("/health", "/health/live", "/health/ready", "/metrics")
 """Asked every few seconds by machines: a line for each would bury the others."""
 
 # What a caller's id may look like; anything else could forge log lines or headers.
@@ -60,12 +61,14 @@ def _end(response: Response) -> Response:
         line["batch_id"] = g.batch_id
     if (who := known_caller()) is not None:
         line |= {"caller": who.id, "team": who.team}
+    if (ids := spans.ids()) is not None:
+        line["trace_id"], line["span_id"] = ids
     started = g.started
 
     # A streamed answer goes on after the request's context is gone, so everything is captured here.
     @response.call_on_close
     def _log_request() -> None:
-        say = _log.debug if line["route"].endswith(_PROBES) else _log.info
+        say = _log.debug if line["route"].endswith(PROBES) else _log.info
         say("request", **line, duration_ms=round((time.perf_counter() - started) * 1000, 1))
 
     return response

@@ -12,7 +12,7 @@ import json
 import os
 import socket
 import uuid
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import redis
@@ -48,6 +48,7 @@ _MESSAGE: Final = json.dumps(
             "replaced_task_nesting": 0,
             "stamped_headers": None,
             "stamps": {},
+            "%(more)s": None,
         },
         "properties": {
             "correlation_id": "%(task_id)s",
@@ -59,21 +60,26 @@ _MESSAGE: Final = json.dumps(
             "delivery_tag": "%(delivery_tag)s",
         },
     }
-)
+).replace(', "%(more)s": null', "%(more)s")
 
 
-def send(client: redis.Redis, ids: Sequence[int]) -> None:
+def send(client: redis.Redis, ids: Sequence[int], headers: Mapping[str, str] | None = None) -> None:
     """Put the hint of some predictions into their queue.
+
+    Parameters
+    ----------
+    headers : mapping of str to str, optional
+        What the message's headers hold beside Celery's own.
 
     Raises
     ------
     redis.RedisError
         Redis did not take it in time.
     """
-    client.lpush(PREDICTIONS_QUEUE, message(ids))
+    client.lpush(PREDICTIONS_QUEUE, message(ids, headers))
 
 
-def message(ids: Sequence[int]) -> str:
+def message(ids: Sequence[int], headers: Mapping[str, str] | None = None) -> str:
     """What kombu writes into a queue for the task that scores some predictions."""
     # As strings, because JavaScript that reads Celery's answers would round them. Neither digits, task ids nor host names hold
     # what JSON would escape.
@@ -84,4 +90,5 @@ def message(ids: Sequence[int]) -> str:
         "ids_repr": names,
         "origin": f"gen{os.getpid()}@{socket.gethostname()}",
         "delivery_tag": uuid.uuid4(),
+        "more": f", {json.dumps(dict(headers))[1:-1]}" if headers else "",
     }

@@ -47,6 +47,7 @@ from schemas.messages import (
     batch_queue,
 )
 from settings import Settings
+from traces import spans
 
 _NEVER_S: Final = 1e9
 
@@ -141,7 +142,8 @@ def publish(producer: Celery, hint: Hint) -> bool:
     """Send one hint; False when the broker did not take it within its timeout."""
     name, arguments, queue, task_id = _message(hint)
     try:
-        producer.send_task(name, args=arguments, queue=queue, task_id=task_id, retry=False)
+        with spans.publishing(name, queue, _traces_of(hint)):
+            producer.send_task(name, args=arguments, queue=queue, task_id=task_id, retry=False, headers=dict(spans.context()))
     except (OperationalError, redis.RedisError, OSError) as exc:
         _log.warning("hint not published", task=name, reason=f"{type(exc).__name__}: {exc}")
         return False
@@ -161,6 +163,10 @@ def _message(hint: Hint) -> tuple[str, list[Any], str, str]:
             return SCORE_CUSTOMERS, [names], PREDICTIONS_QUEUE, task_ids.of_predictions(ids)
         case DeliveryHint(delivery_id):
             return DELIVER_WEBHOOK, [delivery_id], WEBHOOKS_QUEUE, task_ids.of_delivery(delivery_id)
+
+
+def _traces_of(hint: Hint) -> Sequence[spans.Context | None]:
+    return hint.trace_contexts if isinstance(hint, RequestsHint) else [hint.trace_context]
 
 
 class Publisher:
@@ -202,10 +208,17 @@ class Publisher:
                 self._thread = threading.Thread(target=self._run, name="publisher", daemon=True)
                 self._thread.start()
 
-    def publish_requests(self, ids: Sequence[int]) -> None:
-        """Send the hint of single predictions now, for their clients are waiting; a failure leaves them to the rescuer."""
+    def publish_requests(self, ids: Sequence[int], traces: Sequence[spans.Context] = ()) -> None:
+        """Send the hint of single predictions now, for their clients are waiting; a failure leaves them to the rescuer.
+
+        Parameters
+        ----------
+        traces : sequence of mapping
+            Where the traces of those that are recorded go on.
+        """
         try:
-            express.send(self._client, ids)
+            with spans.publishing(SCORE_CUSTOMERS, PREDICTIONS_QUEUE, traces):
+                express.send(self._client, ids, spans.context())
         except redis.RedisError as exc:
             _log.warning("hint not published", task=SCORE_CUSTOMERS, reason=f"{type(exc).__name__}: {exc}")
         else:

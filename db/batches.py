@@ -55,6 +55,8 @@ class NewBatch:
     expires_in_s: float | None = None
     team: str = DEFAULT_TEAM
     callback_url: str | None = None
+    trace_context: Mapping[str, str] | None = None
+    """Where the trace of the submit goes on; None where it is not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,10 +118,10 @@ _COLUMNS: Final = ", ".join("clock_timestamp() AS read_at" if name == "read_at" 
 _SUBMIT = text("""
     INSERT INTO batch_jobs (batch_id, source, status, model_version, total_customers, priority, on_error, max_error_rate,
                             filter, media_type, content_encoding, metadata, parent_batch_id, request_id, team, callback_url,
-                            expires_at)
+                            trace_context, expires_at)
     VALUES (:batch_id, :source, 'queued', :model_version, :total_customers, :priority, :on_error, :max_error_rate,
             CAST(:filter AS jsonb), :media_type, :content_encoding, CAST(:metadata AS jsonb), :parent_batch_id, :request_id,
-            :team, :callback_url, clock_timestamp() + make_interval(secs => :expires_in_s))
+            :team, :callback_url, CAST(:trace_context AS jsonb), clock_timestamp() + make_interval(secs => :expires_in_s))
     ON CONFLICT (batch_id) DO NOTHING
     RETURNING batch_no
 """)
@@ -191,6 +193,7 @@ def submit_batch(conn: Connection, new: NewBatch) -> int:
             "team": new.team,
             "expires_in_s": new.expires_in_s,
             "callback_url": new.callback_url,
+            "trace_context": to_json(new.trace_context) if new.trace_context else None,
         },
     ).one_or_none()
     if row is None:

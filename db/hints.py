@@ -7,14 +7,17 @@ send it after the commit, and take the mark back with `unpublish_*` if the queue
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Final
 
 from sqlalchemy import Connection, text
 
 from db.engine import Prepared
 from schemas.states import Priority
+
+TraceContext = Mapping[str, str]
+"""Where the trace of whoever asked for some work goes on."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,6 +27,7 @@ class ChunkHint:
     batch_id: str
     chunk_no: int
     priority: Priority
+    trace_context: TraceContext | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,13 +36,15 @@ class PlanHint:
 
     batch_id: str
     priority: Priority
+    trace_context: TraceContext | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class RequestsHint:
-    """Single predictions that some worker should score in one go."""
+    """Single predictions that some worker should score in one go; the traces are of those that have one."""
 
     ids: tuple[int, ...]
+    trace_contexts: tuple[TraceContext, ...] = field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,6 +52,7 @@ class DeliveryHint:
     """A webhook that some worker should send."""
 
     delivery_id: str
+    trace_context: TraceContext | None = field(default=None, compare=False)
 
 
 Hint = ChunkHint | PlanHint | RequestsHint | DeliveryHint
@@ -105,7 +112,8 @@ _DUE_CHUNKS: Final = Prepared(
     marked AS (
         UPDATE chunks c SET published_at = clock_timestamp() FROM locked l
          WHERE c.batch_id = l.batch_id AND c.chunk_no = l.chunk_no)
-    SELECT batch_id, chunk_no, priority FROM locked ORDER BY place
+    SELECT batch_id, chunk_no, priority, (SELECT trace_context FROM batch_jobs b WHERE b.batch_id = locked.batch_id)
+      FROM locked ORDER BY place
     """,
 )
 
@@ -122,7 +130,7 @@ _DUE_PLANS = text("""
          ORDER BY submitted_at LIMIT 20
            FOR UPDATE SKIP LOCKED)
     UPDATE batch_jobs b SET plan_published_at = clock_timestamp() FROM due WHERE b.batch_id = due.batch_id
-    RETURNING b.batch_id, b.priority
+    RETURNING b.batch_id, b.priority, b.trace_context
 """)
 
 _UNPUBLISH_PLAN = text("UPDATE batch_jobs SET plan_published_at = NULL WHERE batch_id = :batch_id AND planned_at IS NULL")
@@ -135,7 +143,7 @@ _DUE_REQUESTS = text("""
          ORDER BY submitted_at LIMIT 200
            FOR UPDATE SKIP LOCKED)
     UPDATE prediction_requests r SET published_at = clock_timestamp() FROM due WHERE r.id = due.id
-    RETURNING r.id, r.alone
+    RETURNING r.id, r.alone, r.trace_context
 """)
 
 _UNPUBLISH_REQUESTS = text("UPDATE prediction_requests SET published_at = NULL WHERE id = ANY(:ids) AND state = 'pending'")
@@ -163,7 +171,9 @@ _DUE_DELIVERIES = text("""
            AND (d.published_at IS NULL OR d.published_at <= clock_timestamp() - make_interval(secs => :republish_s))
            FOR UPDATE OF d SKIP LOCKED)
     UPDATE webhook_deliveries d SET published_at = clock_timestamp() FROM locked l WHERE d.delivery_id = l.delivery_id
-    RETURNING d.delivery_id
+    RETURNING d.delivery_id,
+              (SELECT b.trace_context FROM outbox o JOIN batch_jobs b USING (batch_id) WHERE o.event_id = d.event_id)
+           AS trace_context
 """)
 
 # Two that count the places at once would each give away the last one. Any constant of its own will do.
@@ -187,20 +197,22 @@ def due_chunks(conn: Connection, *, window: int, batch_window: int, team_window:
         Seconds after which a hint that nobody claimed counts as lost.
     """
     found = _DUE_CHUNKS.rows(conn, window=window, batch_window=batch_window, team_window=team_window, republish_s=republish_s)
-    return [ChunkHint(batch_id, chunk_no, Priority(priority)) for batch_id, chunk_no, priority in found]
+    return [ChunkHint(batch_id, chunk_no, Priority(priority), trace) for batch_id, chunk_no, priority, trace in found]
 
 
 def due_plans(conn: Connection, *, republish_s: float) -> list[PlanHint]:
     """Batches whose input a worker should read now."""
-    return [PlanHint(r.batch_id, Priority(r.priority)) for r in conn.execute(_DUE_PLANS, {"republish_s": republish_s})]
+    due = conn.execute(_DUE_PLANS, {"republish_s": republish_s})
+    return [PlanHint(r.batch_id, Priority(r.priority), r.trace_context) for r in due]
 
 
 def due_requests(conn: Connection, *, republish_s: float) -> list[RequestsHint]:
     """Single predictions that a worker should score now."""
     due = conn.execute(_DUE_REQUESTS, {"republish_s": republish_s}).all()
-    ids = [int(r.id) for r in due if not r.alone]
-    together = [RequestsHint(tuple(ids[n : n + _REQUESTS_A_HINT])) for n in range(0, len(ids), _REQUESTS_A_HINT)]
-    return together + [RequestsHint((int(r.id),)) for r in due if r.alone]
+    together = [r for r in due if not r.alone]
+    groups = [together[n : n + _REQUESTS_A_HINT] for n in range(0, len(together), _REQUESTS_A_HINT)]
+    groups += [[r] for r in due if r.alone]
+    return [RequestsHint(tuple(int(r.id) for r in g), tuple(r.trace_context for r in g if r.trace_context)) for g in groups]
 
 
 def due_deliveries(conn: Connection, *, window: int, receiver_window: int, republish_s: float) -> list[DeliveryHint]:
@@ -215,16 +227,16 @@ def due_deliveries(conn: Connection, *, window: int, receiver_window: int, repub
     """
     conn.execute(_TAKE_TURNS)
     values = {"window": window, "receiver_window": receiver_window, "republish_s": republish_s}
-    return [DeliveryHint(row.delivery_id) for row in conn.execute(_DUE_DELIVERIES, values)]
+    return [DeliveryHint(row.delivery_id, row.trace_context) for row in conn.execute(_DUE_DELIVERIES, values)]
 
 
 def unpublish(conn: Connection, hints: Sequence[Hint]) -> None:
     """Take the mark back from hints that the queue did not take, so that the next round sends them at once."""
     for hint in hints:
         match hint:
-            case ChunkHint(batch_id, chunk_no, _):
+            case ChunkHint(batch_id, chunk_no):
                 conn.execute(_UNPUBLISH_CHUNK, {"batch_id": batch_id, "chunk_no": chunk_no})
-            case PlanHint(batch_id, _):
+            case PlanHint(batch_id):
                 conn.execute(_UNPUBLISH_PLAN, {"batch_id": batch_id})
             case RequestsHint(ids):
                 conn.execute(_UNPUBLISH_REQUESTS, {"ids": list(ids)})

@@ -46,6 +46,8 @@ class NewRequest:
     customer: Mapping[str, Any] | None
     model_version: str | None
     request_id: str | None
+    trace_context: Mapping[str, str] | None = None
+    """Where the trace of the request goes on; None where it is not recorded."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +85,7 @@ class RequestClaim:
     submitted_at: datetime
     request_id: str | None
     queued_s: float
+    trace_context: Mapping[str, str] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,16 +101,17 @@ class ScoredRequest:
 # One statement for many: what each needs is looked up beside the insert, so that one client's mistake fails no other's request.
 _CREATE_SQL: Final = f"""
     WITH asked AS (
-        SELECT a.place, {new_single_id("$2")} AS id, a.customer_id, a.customer, a.request_id,
+        SELECT a.place, {new_single_id("$2")} AS id, a.customer_id, a.customer, a.request_id, a.trace_context,
                clock_timestamp() AS submitted_at,
                CASE WHEN a.model_version IS NULL THEN (SELECT version FROM models WHERE state = 'champion')
                     ELSE (SELECT version FROM models WHERE version = a.model_version) END AS model_version,
                a.customer IS NOT NULL OR EXISTS (SELECT FROM customers c WHERE c.customer_id = a.customer_id) AS is_known
           FROM jsonb_to_recordset($1)
-               AS a (place int, customer_id text, customer jsonb, model_version text, request_id text)),
+               AS a (place int, customer_id text, customer jsonb, model_version text, request_id text, trace_context jsonb)),
     made AS (
-        INSERT INTO prediction_requests (id, customer_id, customer, model_version, request_id, submitted_at, published_at)
-        SELECT id, customer_id, customer, model_version, request_id, submitted_at, submitted_at
+        INSERT INTO prediction_requests
+               (id, customer_id, customer, model_version, request_id, trace_context, submitted_at, published_at)
+        SELECT id, customer_id, customer, model_version, request_id, trace_context, submitted_at, submitted_at
           FROM asked WHERE is_known AND model_version IS NOT NULL)
     SELECT id, model_version, is_known, submitted_at FROM asked ORDER BY place"""
 # Lost in a crash of Postgres, what such a commit wrote is as if it had not happened yet: nobody has been told of it.
@@ -131,7 +135,7 @@ _CLAIM: Final = Prepared(
        SET state = 'running', attempt = attempt + 1, lease_until = clock_timestamp() + make_interval(secs => $2)
      WHERE id = ANY($1) AND state = 'pending' AND available_at <= clock_timestamp() AND (NOT alone OR cardinality($1) = 1)
     RETURNING id, attempt, customer_id, customer, model_version, submitted_at, request_id,
-              extract(epoch FROM clock_timestamp() - submitted_at)::float8
+              extract(epoch FROM clock_timestamp() - submitted_at)::float8, trace_context
     """,
     before=NO_WAIT_FOR_DISK,
 )
@@ -223,6 +227,7 @@ def create_requests(conn: Connection, asked: Sequence[NewRequest], *, team: str,
             "customer": new.customer,
             "model_version": new.model_version,
             "request_id": new.request_id,
+            **({"trace_context": new.trace_context} if new.trace_context else {}),
         }
         for place, new in enumerate(asked)
     ]

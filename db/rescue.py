@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from sqlalchemy import Connection, text
@@ -36,7 +37,8 @@ _RESCUE = text("""
            lease_until = NULL, published_at = NULL
       FROM lapsed l
      WHERE c.batch_id = l.batch_id AND c.chunk_no = l.chunk_no
-    RETURNING c.batch_id, c.chunk_no, c.state, c.attempt, c.n_rows
+    RETURNING c.batch_id, c.chunk_no, c.state, c.attempt, c.n_rows,
+              (SELECT b.trace_context FROM batch_jobs b WHERE b.batch_id = c.batch_id) AS trace_context
 """)
 
 _QUARANTINE = text("""
@@ -102,6 +104,8 @@ class Rescued:
     state: ChunkState
     attempt: int
     n_rows: int
+    trace_context: Mapping[str, str] | None
+    """Where the trace of the batch's submit goes on."""
 
 
 def elect_rescuer(conn: Connection) -> bool:
@@ -118,7 +122,7 @@ def rescue_chunks(conn: Connection, *, max_attempts: int, backoff_s: float, limi
     values = {"max_attempts": max_attempts, "backoff_s": backoff_s, "limit": limit}
     statement = guarded(_RESCUE, Guard.LEASE_EXPIRY, Guard.RESCUE_LOCK, Guard.MAX_ATTEMPTS)
     found = conn.execute(statement, values)
-    return [Rescued(r.batch_id, r.chunk_no, ChunkState(r.state), r.attempt, r.n_rows) for r in found]
+    return [Rescued(r.batch_id, r.chunk_no, ChunkState(r.state), r.attempt, r.n_rows, r.trace_context) for r in found]
 
 
 def quarantine_chunk(conn: Connection, batch_id: str, chunk_no: int, attempt: int, *, error: str) -> int | None:

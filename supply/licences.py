@@ -33,6 +33,7 @@ REASONED: Final = {
 
 _CLASSIFIERS: Final = {
     "Apache Software License": "Apache-2.0",
+    "3-Clause BSD License": "BSD-3-Clause",
     "BSD License": "BSD",
     "ISC License (ISCL)": "ISC",
     "MIT License": "MIT",
@@ -55,7 +56,8 @@ def licence_of(name: str) -> str:
     classifiers = [each.split(" :: ")[-1] for each in found.get_all("Classifier") or [] if each.startswith("License ::")]
     if classifiers:
         return " OR ".join(_CLASSIFIERS.get(each, each) for each in classifiers)
-    return str((found.get_all("License") or [""])[0]).partition("\n")[0].strip()
+    said = str((found.get_all("License") or [""])[0]).partition("\n")[0].strip()
+    return _CLASSIFIERS.get(said, said)
 
 
 def is_allowed(expression: str) -> bool:

@@ -17,6 +17,7 @@ from sqlalchemy import Connection
 
 from db.customers import copy_range
 from scoring.features import CUSTOMER_ID, FEATURE_NAMES
+from traces import spans
 from workers import metrics
 from workers.metrics import Copy
 from workers.stored import select_stored
@@ -43,7 +44,7 @@ def changed_customers(conn: Connection, customers: pa.Table) -> pa.Table:
     if not _is_ascending(ids):
         return customers
     most = _DENSE * customers.num_rows
-    with metrics.copy_seconds(Copy.OUT):
+    with metrics.copy_seconds(Copy.OUT), spans.copying("customers"):
         copied = copy_range(conn, first_id=ids[0].as_py(), last_id=ids[-1].as_py(), most=most)
     stored = select_stored(copied, customers.select([0, 1]))
     if not stored.num_rows:

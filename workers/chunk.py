@@ -40,6 +40,7 @@ from scoring.errors import DataError, ModelError, Transient
 from scoring.features import CUSTOMER_ID, Code
 from scoring.score import Scorer, Scores
 from scoring.table import IDS_SCHEMA, ROW
+from traces import spans
 from workers import metrics
 from workers.changes import changed_customers
 from workers.metrics import Copy, Failure
@@ -89,6 +90,7 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> str | Non
     if claim is None:
         return None  # A duplicate hint, or the batch was paused or cancelled.
     metrics.chunk_claimed(claim)
+    spans.note(_about(claim))
     reach(Point.CLAIMED, chunk_no=chunk_no, attempt=claim.attempt)
     log = _log.bind(batch_id=batch_id, chunk_no=chunk_no, attempt=claim.attempt, request_id=claim.request_id)
     add_to_task(attempt=claim.attempt, request_id=claim.request_id)
@@ -100,10 +102,12 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> str | Non
             with metrics.chunk_seconds():
                 _score_claimed(resources, claim)
             log.info("chunk scored", rows=claim.n_rows)
-    except FenceLost:
+    except FenceLost as exc:
+        spans.failed(exc)
         log.warning("chunk belongs to another attempt; results dropped")
         failure = "its lease had lapsed and another attempt has the chunk, or the batch was cancelled"
     except ModelError as exc:
+        spans.failed(exc)
         # The chunk is not to blame: it stays pending, and its attempts are not used up, until the model is mended.
         metrics.chunk_failed(Failure.MODEL)
         log.error("model not usable", model_version=claim.model_version, reason=str(exc))  # noqa: TRY400 - says it all
@@ -111,12 +115,14 @@ def score_chunk(resources: Resources, batch_id: str, chunk_no: int) -> str | Non
         failure = f"model {claim.model_version} is not usable; the chunk waits for it"
     except Transient as exc:
         metrics.chunk_failed(Failure.TRANSIENT)
+        spans.failed(exc)
         log.warning("chunk given back", reason=str(exc))
         # Not counted: attempts bound what a chunk does to its workers, not how long an outage may last.
         _release(resources, claim, exc, backoff_s=_backoff_s(claim.attempt), counts=is_off(Guard.OUTAGE_IS_FREE))
         failure = f"{type(exc).__name__}; the chunk was given back, to be tried again"
     except Exception as exc:
         metrics.chunk_failed(_reason(exc))
+        spans.failed(exc)
         log.exception("chunk failed")
         _fail(resources, claim, exc)
         failure = f"{type(exc).__name__} in attempt {claim.attempt}"
@@ -137,6 +143,8 @@ def _score_claimed(resources: Resources, claim: ChunkClaim) -> None:
         with metrics.step_seconds("write"), resources.engine.begin() as conn:
             closed = _close(conn, claim, wanted, customers, scores, is_upload=is_upload)
             reach(Point.CLOSING, chunk_no=claim.chunk_no, attempt=claim.attempt)
+            with spans.span("commit"):
+                conn.commit()
     except DatabaseUnavailable:
         # The connection may have broken after Postgres committed; only Postgres knows.
         if is_off(Guard.AMBIGUOUS_COMMIT) or not _is_closed(resources, claim):
@@ -151,13 +159,13 @@ def _read_stored(resources: Resources, claim: ChunkClaim, wanted: pa.Table) -> p
     with metrics.step_seconds("read"), resources.engine.connect() as conn:
         if claim.filter is not None:
             ends = {"first_id": ids[0].as_py(), "last_id": ids[-1].as_py()}
-            with metrics.copy_seconds(Copy.OUT):
+            with metrics.copy_seconds(Copy.OUT), spans.copying("customers"):
                 matching = copy_matching_customers(conn, claim.filter, **ends)
             found = _select(matching, wanted)
             if found.num_rows == wanted.num_rows:
                 return found
             # Some match no longer, but did when the batch was planned: the plan counts.
-        with metrics.copy_seconds(Copy.OUT):
+        with metrics.copy_seconds(Copy.OUT), spans.copying("customers"):
             copied = copy_customers(conn, ids.to_pylist())
     return _select(copied, wanted)
 
@@ -215,7 +223,7 @@ def _close(
             attempt=claim.attempt,
             model_version=claim.model_version,
         )
-    with metrics.copy_seconds(Copy.IN):
+    with metrics.copy_seconds(Copy.IN), spans.copying("prediction_history"):
         store_predictions(conn, rows)
     store_row_errors(conn, claim.batch_id, errors)
     risk, by_code = risk_counts(scores.risk), Counter(error.code for error in errors)
@@ -229,7 +237,8 @@ def _store_customers(conn: Connection, claim: ChunkClaim, customers: pa.Table) -
     if changed.num_rows:
         with metrics.step_seconds("encode"):
             rows = customer_rows(changed)
-        upsert_customers(conn, rows, submitted_at=claim.submitted_at)
+        with spans.span("upsert customers"):
+            upsert_customers(conn, rows, submitted_at=claim.submitted_at)
 
 
 def _absent(wanted: pa.Table, customers: pa.Table, gone: set[str]) -> list[RowError]:
@@ -310,6 +319,16 @@ def _reason(exc: Exception) -> Failure:
             return Failure.TIME_LIMIT
         case _:
             return Failure.BUG
+
+
+def _about(claim: ChunkClaim) -> spans.Attributes:
+    return {
+        "churn.batch_id": claim.batch_id,
+        "churn.chunk_no": claim.chunk_no,
+        "churn.attempt": claim.attempt,
+        "churn.model_version": claim.model_version,
+        "churn.rows": claim.n_rows,
+    }
 
 
 def _describe(exc: Exception) -> str:

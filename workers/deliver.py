@@ -23,6 +23,7 @@ from db.webhooks import disable_endpoint
 from schemas.secrets import SecretSealed, Vault
 from schemas.states import DeliveryState
 from settings import Settings
+from traces import spans
 from workers import metrics
 from workers.outgoing import Answer, NoAnswer, post
 from workers.pinned import pinned
@@ -91,21 +92,27 @@ def deliver(courier: Courier, delivery_id: str) -> None:
     """Make one attempt at a delivery, if it is due and nobody else is at it."""
     log = _log.bind(delivery_id=delivery_id)
     try:
-        with courier.engine.begin() as conn:
+        with spans.span("claim"), courier.engine.begin() as conn:
             lease_s = courier.settings.webhook_timeout_seconds + _LEASE_MARGIN_S
             claim = claim_delivery(conn, delivery_id, lease_s=lease_s)
         if claim is None:
             return
+        spans.note({"churn.batch_id": claim.batch_id, "churn.attempt": claim.attempt, "churn.event": claim.event})
         log = log.bind(event_id=claim.event_id, batch_id=claim.batch_id, attempt=claim.attempt)
         outcome = judge(_attempt(courier, claim), claim.tries, attempts=courier.settings.webhook_retry_attempts)
-        _settle(courier, claim, outcome)
+        spans.note({"churn.outcome": outcome.name})
+        with spans.span("settle"):
+            _settle(courier, claim, outcome)
         # Neither the URL nor its receiver's words: both may hold what is not ours to write down.
         log.info("webhook sent", outcome=outcome.name, status=outcome.status)
-        publish_deliveries(courier.engine, courier.producer, republish_s=courier.settings.republish_after_seconds)
-    except FenceLost:
+        with spans.span("publish"):
+            publish_deliveries(courier.engine, courier.producer, republish_s=courier.settings.republish_after_seconds)
+    except FenceLost as exc:
+        spans.failed(exc)
         metrics.webhook_sent("lost")
         log.warning("webhook sent by an attempt whose lease had lapsed, or to an endpoint that was removed")
     except DatabaseUnavailable as exc:
+        spans.failed(exc)
         log.warning("webhook left to its lease: the database is away", reason=str(exc))
 
 
@@ -150,10 +157,17 @@ def _attempt(courier: Courier, claim: DeliveryClaim) -> Answer | NoAnswer:
         return NoAnswer("not sent: WEBHOOK_SECRET is not set")
     body = body_of(claim)
     headers = signed_headers(claim.event_id, body, secrets, now=datetime.now(UTC))
-    try:
-        return courier.post(claim.url, body, headers, timeout_s=courier.settings.webhook_timeout_seconds)
-    except NoAnswer as exc:
-        return exc
+    # Neither the URL nor its host: they are the receiver's.
+    with spans.span("POST", {"http.request.method": "POST"}, spans.Kind.CLIENT):
+        try:
+            answer = courier.post(
+                claim.url, body, {**headers, **spans.context()}, timeout_s=courier.settings.webhook_timeout_seconds
+            )
+        except NoAnswer as exc:
+            spans.failed(exc)
+            return exc
+        spans.note({"http.response.status_code": answer.status})
+        return answer
 
 
 def _secrets(settings: Settings, claim: DeliveryClaim) -> tuple[str, ...]:

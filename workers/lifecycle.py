@@ -24,6 +24,7 @@ from failpoints import Point, reach
 from logs import configure_logs, name_process
 from scoring.errors import ChurnError
 from settings import Settings
+from traces import process
 from workers.deliver import Courier, make_courier
 from workers.forks import guard_forks
 from workers.naming import name_lines_of_tasks
@@ -33,6 +34,7 @@ from workers.registry import forget_gauges_of_the_dead, worker_registry
 from workers.rescue import Rescuer
 from workers.resources import Resources, make_resources
 from workers.scrape import LIVE, READY, show
+from workers.traced import trace_tasks
 
 _WAIT_S: Final = 1.0
 """Between two looks at a Postgres that is away."""
@@ -69,6 +71,8 @@ def connect_signals(app: Celery, settings: Settings) -> None:
     # The signals are global; there is one worker app a process.
     _process["settings"] = settings
     name_lines_of_tasks()
+    if settings.tracing_enabled:
+        trace_tasks()
 
     @signals.setup_logging.connect(weak=False)
     def on_logging(**_: object) -> None:
@@ -88,6 +92,7 @@ def connect_signals(app: Celery, settings: Settings) -> None:
     def on_child(**_: object) -> None:
         os.nice(settings.worker_niceness)
         reach(Point.STARTED)
+        process.begin(settings, process.WORKER_SERVICE)
         _process["resources"] = made = make_resources(settings, process=os.getpid())
         _warm(made)
 
@@ -95,10 +100,12 @@ def connect_signals(app: Celery, settings: Settings) -> None:
     def on_child_end(**_: object) -> None:
         if "resources" in _process:
             _process.pop("resources").close()
+        process.end()
 
     @signals.worker_ready.connect(weak=False)
     def on_ready(**_: object) -> None:
         _check_again(settings)
+        process.begin(settings, process.WORKER_SERVICE)
         engine = make_engine(settings.database_url, pooled=False, application_name="churn-rescuer", team=EVERY_TEAM)
         _process["rescuer"] = rescuer = Rescuer(engine, make_producer(settings), settings)
         rescuer.start()
@@ -109,6 +116,7 @@ def connect_signals(app: Celery, settings: Settings) -> None:
     def on_end(**_: object) -> None:
         if "courier" in _process:
             _process.pop("courier").close()
+        process.end()
 
     @signals.worker_shutting_down.connect(weak=False)
     def on_stop(**_: object) -> None:

@@ -15,6 +15,7 @@ from db.chunks import ChunkClaim, EndedBatch
 from schemas.states import ChunkState
 from scoring.compiled import EngineChoice
 from scoring.features import Code
+from traces import spans
 from workers.segments import Segment
 
 
@@ -214,6 +215,8 @@ def chunk_seconds() -> AbstractContextManager[object]:
 def step_seconds(step: str) -> Iterator[None]:
     """Count the time of a block as a step of a chunk; a step inside another is taken out of it, so that no second counts twice.
 
+    It is also a span, where traces are recorded.
+
     Parameters
     ----------
     step : str
@@ -223,7 +226,8 @@ def step_seconds(step: str) -> Iterator[None]:
     _inside.set(0.0)
     began = time.perf_counter()
     try:
-        yield
+        with spans.span(step):
+            yield
     finally:
         spent = time.perf_counter() - began
         _STEPS.labels(step).inc(max(0.0, spent - _inside.get()))

@@ -23,6 +23,7 @@ from intake.tally import Tally
 from logs import add_to_task
 from schemas.states import OnError, Source
 from scoring.errors import DataError, Transient
+from traces import spans
 from workers import metrics
 from workers.memory import bounded_memory
 from workers.metrics import Lease
@@ -106,35 +107,44 @@ def validate_batch(resources: Resources, batch_id: str) -> str | None:
         How the attempt failed, in words without data for who watches the tasks; None where it did not, or by bad input.
     """
     failure: str | None = None
-    with resources.engine.begin() as conn:
+    with spans.span("claim"), resources.engine.begin() as conn:
         claim = claim_plan(conn, batch_id, lease_s=resources.settings.lease_seconds)
     if claim is None:
         return None
     if claim.took_over:
         metrics.leases_lapsed(Lease.PLAN)
+    spans.note({"churn.batch_id": batch_id, "churn.attempt": claim.attempt, "churn.source": claim.batch.source})
     log = _log.bind(batch_id=batch_id, attempt=claim.attempt, request_id=claim.batch.request_id)
     add_to_task(attempt=claim.attempt, request_id=claim.batch.request_id)
     try:
-        plan = _plan(resources, claim)
+        with spans.span("plan"):
+            plan = _plan(resources, claim)
+        spans.note({"churn.rows": plan.total, "churn.chunks": plan.chunk_count})
         metrics.rows_failed(plan.error_summary)
         log.info("batch validated", rows=plan.total, failed=plan.failed, chunks=plan.chunk_count)
-    except FenceLost:
+    except FenceLost as exc:
+        spans.failed(exc)
         log.warning("batch was cancelled or belongs to another planner")
-    except MemoryError:
+    except MemoryError as exc:
+        spans.failed(exc)
         log.warning("batch refused", code=_TOO_LARGE)
         _refuse(resources, claim, DataError(_too_large(resources), code=_TOO_LARGE))
     except DataError as exc:
+        spans.failed(exc)
         log.info("batch refused", code=exc.code)
         _refuse(resources, claim, exc)
     except Transient as exc:
+        spans.failed(exc)
         log.warning("validation given back", reason=str(exc))
         _release(resources, claim)
         failure = f"{type(exc).__name__}; the batch was given back, to be read again"
     except Exception as exc:
+        spans.failed(exc)
         log.exception("validation failed")
         _fail(resources, claim)
         failure = f"{type(exc).__name__} in attempt {claim.attempt}"
-    resources.publish_chunks()
+    with spans.span("publish"):
+        resources.publish_chunks()
     return failure
 
 

@@ -17,10 +17,11 @@ from broker.hints import Window, publish_deliveries, publish_due
 from db.deliveries import rescue_deliveries
 from db.errors import DatabaseUnavailable
 from db.idempotency import purge_keys
-from db.rescue import elect_rescuer, rescue_chunks, rescue_plans, rescue_requests, sweep
+from db.rescue import Rescued, elect_rescuer, rescue_chunks, rescue_plans, rescue_requests, sweep
 from failpoints import Guard, Point, is_off, reach
 from schemas.states import ChunkState
 from settings import Settings
+from traces import spans
 from workers import forks, metrics
 from workers.metrics import Failure, Lease
 from workers.quarantine import fail_rows
@@ -46,8 +47,9 @@ def rescue_round(engine: Engine, settings: Settings) -> bool:
             return False
         lapsed = rescue_chunks(conn, max_attempts=settings.max_attempts, backoff_s=BACKOFF_S)
         for chunk in lapsed:
-            if chunk.state is ChunkState.QUARANTINED:
-                metrics.rows_failed(fail_rows(conn, chunk.batch_id, chunk.chunk_no))
+            with spans.following("rescue chunk", chunk.trace_context, _about(chunk)):
+                if chunk.state is ChunkState.QUARANTINED:
+                    metrics.rows_failed(fail_rows(conn, chunk.batch_id, chunk.chunk_no))
             metrics.rescued(chunk.state)
             reach(Point.RESCUING, chunk_no=chunk.chunk_no)
             _log.warning(
@@ -115,3 +117,13 @@ class Rescuer:
         if self._rounds % _PURGE_EVERY == 0:
             with self._engine.begin() as conn:
                 purge_keys(conn)
+
+
+def _about(chunk: Rescued) -> spans.Attributes:
+    """Which attempt was lost, and what became of its chunk."""
+    return {
+        "churn.batch_id": chunk.batch_id,
+        "churn.chunk_no": chunk.chunk_no,
+        "churn.attempt": chunk.attempt,
+        "churn.chunk_state": chunk.state,
+    }

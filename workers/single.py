@@ -28,6 +28,7 @@ from scoring.errors import ModelError, Transient
 from scoring.features import Code
 from scoring.risk import RISK_CATEGORIES
 from scoring.score import Scorer, Scores
+from traces import spans
 from workers import metrics
 from workers.outage import outlast
 from workers.resources import Resources
@@ -49,11 +50,15 @@ def score_customers(resources: Resources, prediction_ids: Sequence[int]) -> str 
         How the attempt at the last that failed did, in words without data for who watches the tasks; None where all are scored.
     """
     failure: str | None = None
-    with each_alone(resources.engine) as conn:
+    with spans.span("claim"), each_alone(resources.engine) as conn:
         claims = claim_requests(conn, prediction_ids, lease_s=resources.settings.lease_seconds)
     metrics.predictions_claimed(claim.queued_s for claim in claims if claim.attempt == 1)
+    traces = [claim.trace_context for claim in claims]
+    if len(claims) > 1:
+        spans.link(traces)
     for version, of_version in groupby(sorted(claims, key=_of_version), key=_of_version):
         failure = _score_group(resources, version, list(of_version)) or failure
+    spans.echo(traces)
     return failure
 
 
@@ -62,10 +67,12 @@ def _score_group(resources: Resources, version: str, claims: list[RequestClaim])
 
     Returns how it failed, as `score_customers` does.
     """
+    spans.note({"churn.model_version": version, "churn.predictions": len(claims)})
     log = _log.bind(prediction_ids=[str(claim.id) for claim in claims], request_ids=[claim.request_id for claim in claims])
     try:
         lost = _score_claimed(resources, version, claims)
     except (ModelError, Transient) as exc:
+        spans.failed(exc)
         log.warning("predictions given back", reason=str(exc))
         _release(resources, claims, counts=False)
         return f"{type(exc).__name__}; the predictions were given back, to be tried again"
@@ -74,6 +81,7 @@ def _score_group(resources: Resources, version: str, claims: list[RequestClaim])
             # One of them may be at fault, and the others' clients wait for nothing.
             failures = [_score_group(resources, version, [claim]) for claim in claims]
             return next(filter(None, failures), None)
+        spans.failed(exc)
         log.exception("prediction failed")
         if claims[0].attempt < resources.settings.max_attempts:
             _release(resources, claims)
@@ -94,14 +102,15 @@ def _score_claimed(resources: Resources, version: str, claims: list[RequestClaim
     present = [claim for claim in claims if claim.id in customers]
     if not present:
         return claims
-    scores = _scores_of(resources, scorer, [customers[claim.id] for claim in present])
+    with spans.span("predict"):
+        scores = _scores_of(resources, scorer, [customers[claim.id] for claim in present])
     scored = [
         ScoredRequest(claim, float(probability), float(confidence), RISK_CATEGORIES[int(risk)])
         for claim, probability, confidence, risk in zip(
             present, scores.churn_probability, scores.confidence, scores.risk, strict=True
         )
     ]
-    with each_alone(resources.engine) as conn:
+    with spans.span("store"), each_alone(resources.engine) as conn:
         stored = finish_requests(conn, scored)
     for one in scored:
         if one.claim.id in stored:
@@ -125,7 +134,7 @@ def _customers_of(resources: Resources, claims: Iterable[RequestClaim]) -> dict[
     named = {claim.id: claim.customer_id for claim in claims if claim.customer is None}
     if not named:
         return in_full
-    with each_alone(resources.engine) as conn:
+    with spans.span("read"), each_alone(resources.engine) as conn:
         found = customers_by_id(conn, list(named.values()))
     return in_full | {prediction_id: found[name] for prediction_id, name in named.items() if name in found}
 

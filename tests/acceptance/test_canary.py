@@ -26,6 +26,7 @@ from deploy.local.valkey import Valkey
 from schemas.secrets import new_secret
 from tests.acceptance.http import as_csv, as_ndjson, customers, ended, finished, gzipped, submit
 from tests.acceptance.stack import API, Stack
+from tests.collector import Collector, collecting
 from tests.keys import KEY_HEADER
 from tests.receiver import Receiver, Reply, receiving
 
@@ -91,8 +92,17 @@ def monitored(url: str) -> Iterator[Overheard]:
 
 
 @pytest.fixture(scope="module")
-def stack_settings() -> Mapping[str, str]:
+def collector() -> Iterator[Collector]:
+    with collecting() as made:
+        yield made
+
+
+@pytest.fixture(scope="module")
+def stack_settings(collector: Collector) -> Mapping[str, str]:
     return {
+        "TRACING_ENABLED": "true",
+        "OTEL_EXPORTER_OTLP_ENDPOINT": collector.endpoint,
+        "OTEL_BSP_SCHEDULE_DELAY": "50",
         "ENVIRONMENT": "testing",
         "FAILPOINTS": f"predict=exit row={FATAL_ROW}",
         "LEASE_SECONDS": "2",
@@ -193,7 +203,13 @@ def submit_import(client: httpx.Client, rows: list[dict[str, Any]]) -> httpx.Res
 
 
 def test_a_customer_is_named_in_the_database_alone(
-    stack: Stack, client: httpx.Client, receiver: Receiver, flower: httpx.Client, valkey: Valkey, server_folder: Path
+    stack: Stack,
+    client: httpx.Client,
+    receiver: Receiver,
+    collector: Collector,
+    flower: httpx.Client,
+    valkey: Valkey,
+    server_folder: Path,
 ) -> None:
     titles = set[str]()
     over = threading.Event()
@@ -211,6 +227,7 @@ def test_a_customer_is_named_in_the_database_alone(
     try:
         with monitored(valkey.url()) as redis:
             go_every_way(client, receiver)
+            collector.wait_for(lambda spans: {"rescue chunk", "deliver webhook", "validate batch"} <= {s.name for s in spans})
             seen_by_flower = [flower.get(path) for path in ("/api/workers?refresh=true", "/api/tasks", "/tasks", "/metrics")]
     finally:
         over.set()
@@ -226,10 +243,11 @@ def test_a_customer_is_named_in_the_database_alone(
     for name, service in stack.services.items():
         if name != API:
             places[f"the metrics of {name}"] = httpx.get(f"http://127.0.0.1:{service.ports[0].number}/metrics").content
+    places["traces"] = b"".join(collector.bodies)
     places["webhooks"] = b"".join(request.body + str(request.headers).encode() for request in receiver.received)
 
     assert all(answer.status_code == 200 for answer in seen_by_flower)
     assert b"score chunk" in places["Flower"]
-    assert len(places) >= 4 + 2 + 1 + 3 + 1 + 3 + 1, list(places)
+    assert len(places) >= 4 + 2 + 1 + 3 + 1 + 3 + 2, list(places)
     assert all(places.values()), [name for name, content in places.items() if not content]
     assert {name: found for name, content in places.items() if (found := found_in(content))} == {}

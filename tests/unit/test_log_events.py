@@ -11,7 +11,7 @@ from typing import Final
 import pytest
 
 ROOT: Final = Path(__file__).resolve().parents[2]
-PACKAGES: Final = ("api", "broker", "db", "intake", "schemas", "scoring", "workers")
+PACKAGES: Final = ("api", "broker", "db", "intake", "schemas", "scoring", "traces", "workers")
 LEVELS: Final = {"debug": "debug", "info": "info", "warning": "warning", "error": "error", "exception": "error"}
 CHOSEN_LATER: Final = {("request", "info"), ("request", "debug")}
 """Which of two levels it is depends on the route."""

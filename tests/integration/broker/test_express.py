@@ -6,6 +6,7 @@ import base64
 import json
 import socket
 import uuid
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -15,9 +16,11 @@ from celery import Celery
 from broker import express
 from broker.hints import publish
 from broker.server import make_redis
-from db.hints import RequestsHint
+from db.hints import ChunkHint, RequestsHint
 from schemas import task_ids
-from schemas.messages import PREDICTIONS_QUEUE
+from schemas.messages import PREDICTIONS_QUEUE, SCORE_CUSTOMERS, batch_queue
+from schemas.states import Priority
+from tests.recorded import TRACE_ID, context, id_of, recording
 
 _CHANCE = ("correlation_id", "delivery_tag", "reply_to")
 
@@ -86,3 +89,35 @@ def test_a_redis_that_does_not_answer_is_asked_once() -> None:
         with pytest.raises(BlockingIOError):
             frozen.accept()
         client.close()
+
+
+def test_headers_stand_beside_celery_s_own_as_kombu_writes_them(producer: Celery, queue: redis.Redis) -> None:
+    context = {"traceparent": f"00-{'a' * 32}-{'b' * 16}-01", "tracestate": 'a=b"c\\d%s'}
+    producer.send_task(SCORE_CUSTOMERS, args=[["7"]], queue=PREDICTIONS_QUEUE, headers=dict(context))
+    usual = taken(queue)
+    express.send(queue, [7], context)
+    ours = taken(queue)
+    assert {name: ours["headers"][name] for name in context} == context
+    assert list(ours["headers"]) == list(usual["headers"])
+
+
+def test_a_trace_goes_with_the_hint_whichever_way_it_is_sent(producer: Celery, queue: redis.Redis) -> None:
+    with recording() as recorded:
+        assert publish(producer, RequestsHint((7,), (context(),)))
+        assert taken(queue)["headers"]["traceparent"] == f"00-{TRACE_ID}-{id_of(recorded.all[0])}-01"
+        assert publish(producer, ChunkHint("b", 0, Priority.HIGH, context()))
+        assert publish(producer, ChunkHint("b", 1, Priority.HIGH))
+    traced, plain = (json.loads(raw)["headers"] for raw in reversed(queue.lrange(batch_queue(Priority.HIGH), 0, -1)))
+    assert traced["traceparent"] == f"00-{TRACE_ID}-{id_of(recorded.all[1])}-01"
+    assert "traceparent" not in plain
+    assert recorded.names == ["publish score customers", "publish score chunk"]
+
+
+def test_a_hint_that_redis_does_not_take_is_a_failed_span(
+    producer: Celery, make_app: Callable[[str], Celery], away_url: str
+) -> None:
+    with recording() as recorded:
+        assert not publish(make_app(away_url), ChunkHint("b", 0, Priority.HIGH, context()))
+    [span] = recorded.all
+    assert not span.status.is_ok
+    assert span.events == ()
