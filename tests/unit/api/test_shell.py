@@ -19,7 +19,14 @@ def test_a_process_is_alive_without_its_stores(client: FlaskClient, path: str) -
     assert client.get(path).get_json() == {"status": "alive", "checks": {}}
 
 
-@pytest.mark.parametrize("path", ["/health", "/health/ready", "/api/v1/health", "/api/v1/health/ready"])
+@pytest.mark.parametrize("path", ["/health", "/api/v1/health"])
+def test_a_process_without_postgres_says_so_to_people(client: FlaskClient, path: str) -> None:
+    response = client.get(path)
+    assert (response.status_code, response.get_json()["status"]) == (503, "down")
+    assert response.get_json()["parts"][0]["part"] == "postgres"
+
+
+@pytest.mark.parametrize("path", ["/health/ready", "/api/v1/health/ready"])
 def test_a_process_without_postgres_is_not_ready(client: FlaskClient, path: str) -> None:
     response = client.get(path)
     assert response.status_code == 503
