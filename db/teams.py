@@ -29,6 +29,11 @@ def is_single_of(team: str) -> str:
     return f"(id >> {_BITS} = {_number(team)})"
 
 
+def single_s_team_no(prediction_id: str) -> str:
+    """The number of the team whose single prediction this is, as SQL of the SQL of its id."""
+    return f"({prediction_id} >> {_BITS})"
+
+
 def ensure_team(conn: Connection, team: str) -> None:
     """See to it that there is a team of this name; it comes to be with the first key or token that names it."""
     if not conn.execute(_FIND, {"team": team}).scalar_one():
