@@ -61,6 +61,7 @@ def batch_answer(batch: Batch, *, queue_position: int | None = None) -> dict[str
         },
         "queue_position": queue_position,
         "estimated_completion": maybe_rfc3339(_estimated_completion(batch, rate)),
+        "promised_completion": maybe_rfc3339(batch.promised_at),
         "priority": str(batch.priority),
         "on_error": str(batch.on_error),
         "model_version": batch.model_version,

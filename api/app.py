@@ -32,6 +32,7 @@ from api.resources import make_resources, register_resources
 from api.results import results
 from api.served import register_spans
 from api.stats import stats
+from api.tallies import Tallies
 from api.tracing import register_tracing
 from api.webhooks import webhooks
 from db.errors import NotFound
@@ -123,6 +124,7 @@ def create_app(settings: Settings | None = None) -> Flask:
     register_metrics(
         app,
         LedgerGauges(resources.overseer, window=settings.dispatch_window),
+        Tallies(resources.overseer),
         DatabaseGauges(resources.overseer, resources.pool, limit=settings.database_pool_size + settings.database_max_overflow),
         BrokerGauges(resources.probe),
     )

@@ -25,6 +25,7 @@ from api.resources import Resources
 from db.engine import each_alone
 from db.filters import check_filter, few_matching_ids, has_match
 from db.planning import set_planned, store_chunks
+from db.promises import Line
 from db.row_errors import RowError, numbered, store_row_errors
 from db.uploads import store_upload
 from intake.chunks import cut, rows_a_chunk
@@ -45,8 +46,8 @@ class Input(Protocol):
     def columns(self) -> dict[str, Any]:
         """What the batch's own row says of it."""
 
-    def store(self, conn: Connection, batch_id: str, /) -> None:
-        """Write it, in the submit's transaction."""
+    def store(self, conn: Connection, batch_id: str, line: Line, /) -> None:
+        """Write it, in the submit's transaction; `line` is where the batch stands."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,14 +62,14 @@ class ReadInput:
     def columns(self) -> dict[str, Any]:
         return {"total_customers": self.reading.tally.total, **self.said}
 
-    def store(self, conn: Connection, batch_id: str, /) -> None:
+    def store(self, conn: Connection, batch_id: str, line: Line, /) -> None:
         tally = self.reading.tally
         chunk_rows = rows_a_chunk(tally.total - tally.failed, most=self.chunk_rows)
         chunks = list(cut(self.reading.slices, chunk_rows=chunk_rows))
         store_chunks(conn, batch_id, chunks)
         errors = [RowError(f.row, f.customer_id, f.field, f.code, f.message, f.value) for f in self.reading.faults]
         store_row_errors(conn, batch_id, numbered(errors))
-        set_planned(conn, batch_id, self.reading.plan(len(chunks)))
+        set_planned(conn, batch_id, self.reading.plan(len(chunks)), line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,7 +82,7 @@ class UnreadInput:
     def columns(self) -> dict[str, Any]:
         return {"media_type": self.upload.media_type, "content_encoding": self.upload.encoding}
 
-    def store(self, conn: Connection, batch_id: str, /) -> None:
+    def store(self, conn: Connection, batch_id: str, _line: Line, /) -> None:
         self.upload.stream.seek(0)
         store_upload(conn, batch_id, self.upload.stream)
 
@@ -100,9 +101,9 @@ class EarlyInput:
     def columns(self) -> dict[str, Any]:
         return self.unread.columns()
 
-    def store(self, conn: Connection, batch_id: str, /) -> None:
+    def store(self, conn: Connection, batch_id: str, line: Line, /) -> None:
         store_chunks(conn, batch_id, self.early.chunks())
-        set_planned(conn, batch_id, self.early.plan)
+        set_planned(conn, batch_id, self.early.plan, line)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +116,7 @@ class LaterInput:
     def columns(self) -> dict[str, Any]:
         return self.said
 
-    def store(self, _conn: Connection, _batch_id: str, /) -> None:
+    def store(self, _conn: Connection, _batch_id: str, _line: Line, /) -> None:
         return
 
 

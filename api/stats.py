@@ -23,6 +23,7 @@ def get_stats() -> Response:
     return jsonify(
         predictions_today=sum(done.predictions_by_risk.values()),
         predictions_by_risk=dict(done.predictions_by_risk),
+        newly_at_risk=dict(done.newly_at_risk),
         mean_batch_seconds=done.mean_batch_seconds,
         batches_by_status=dict(done.batches_by_status),
         chunks_by_priority={str(priority): open_work.chunks_by_priority.get(priority, 0) for priority in Priority},

@@ -21,15 +21,16 @@ from api.resources import Resources
 from api.targets import check_target
 from db.allowance import lock_use_of_team, use_of_team
 from db.audit import Act
-from db.backlog import measure_backlog
+from db.backlog import Backlog, measure_backlog
 from db.batches import Batch, NewBatch, get_own_batch, submit_batch
 from db.engine import do_not_wait_for_disk, each_alone
 from db.errors import Conflict, DatabaseUnavailable, NotFound
 from db.idempotency import keep_key, replayed_batch
 from db.models import current_version, get_model
+from db.promises import Line
 from db.retry import count_retryable
 from failpoints import Guard, Point, is_off, reach
-from schemas.states import Source
+from schemas.states import Priority, Source
 from traces import spans
 
 MAX_KEY_LENGTH: Final = 255
@@ -68,15 +69,15 @@ def submit(resources: Resources, body: Body, asking: Asking) -> Submitted:
         earlier = _replayed(resources, asking, body.sha256)
         if earlier is not None:
             return earlier
-        _check_backlog(resources, asking.team)
+        waiting = _check_backlog(resources, asking.team)
         check_callback(resources, body.options)
         with spans.span("read input"):
             what = input_of(resources, body, stack)
         try:
-            return _store(resources, what, body.options, body.sha256, asking)
+            return _store(resources, what, body.options, body.sha256, asking, waiting)
         except GaveUp:
             assert isinstance(what, EarlyInput)  # noqa: S101 - no other gives up
-            return _store(resources, what.unread, body.options, body.sha256, asking)
+            return _store(resources, what.unread, body.options, body.sha256, asking, waiting)
 
 
 def submit_retry(resources: Resources, parent_id: str, asking: Asking) -> Submitted:
@@ -95,7 +96,7 @@ def submit_retry(resources: Resources, parent_id: str, asking: Asking) -> Submit
     earlier = _replayed(resources, asking, fingerprint)
     if earlier is not None:
         return earlier
-    _check_backlog(resources, asking.team)
+    waiting = _check_backlog(resources, asking.team)
     with resources.engine.connect() as conn:
         parent = get_own_batch(conn, parent_id, team=asking.team)
         if not parent.is_final:
@@ -116,7 +117,7 @@ def submit_retry(resources: Resources, parent_id: str, asking: Asking) -> Submit
         "callback_url": parent.callback_url,
     }
     said = {"total_customers": total, "parent_batch_id": parent_id}
-    return _store(resources, LaterInput(Source.RETRY, said), options, fingerprint, asking)
+    return _store(resources, LaterInput(Source.RETRY, said), options, fingerprint, asking, waiting)
 
 
 def check_key(key: str | None) -> str | None:
@@ -162,8 +163,8 @@ def _replayed(resources: Resources, asking: Asking, sha256: str) -> Submitted | 
         return None if batch_id is None else Submitted(get_own_batch(conn, batch_id, team=asking.team), replayed=True)
 
 
-def _check_backlog(resources: Resources, team: str) -> None:
-    """Refuse a batch while too much waits; whatever its own size, or a large one could never be accepted.
+def _check_backlog(resources: Resources, team: str) -> Backlog:
+    """Refuse a batch while too much waits, whatever its own size, or a large one could never be accepted; returns what waits.
 
     Submits that look at the same moment may all pass, no more of them than the API has threads: a bound that were exact would
     have each wait for the others' uploads.
@@ -174,7 +175,7 @@ def _check_backlog(resources: Resources, team: str) -> None:
         use = use_of_team(conn, team)
     check_batch(resources.settings, use, one_more=1)
     if waiting.customers < most.max_backlog_customers and waiting.batches < most.max_open_batches:
-        return
+        return waiting
     raise BacklogFull(
         f"{waiting.customers:,} customers of {waiting.batches:,} batches wait to be scored; no further batch is accepted"
         f" from {most.max_backlog_customers:,} customers or {most.max_open_batches:,} batches on. What was accepted goes on;"
@@ -182,7 +183,9 @@ def _check_backlog(resources: Resources, team: str) -> None:
     )
 
 
-def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, asking: Asking) -> Submitted:
+def _store(
+    resources: Resources, what: Input, options: Mapping[str, Any], sha256: str, asking: Asking, waiting: Backlog
+) -> Submitted:
     batch_id = options.get("batch_id") or uuid.uuid4().hex
     try:
         with spans.span("store batch"), resources.engine.begin() as conn:
@@ -191,7 +194,7 @@ def _store(resources: Resources, what: Input, options: Mapping[str, Any], sha256
                 keep_key(conn, asking.key, sha256, batch_id, team=asking.team)
             if isinstance(what, UnreadInput):
                 check_upload(resources.settings, use_of_team(conn, asking.team), more_bytes=what.upload.size)
-            what.store(conn, batch_id)
+            what.store(conn, batch_id, Line(waiting, Priority(options["priority"])))
             act = Act.BATCH_RETRIED if what.source is Source.RETRY else Act.BATCH_SUBMITTED
             audit(conn, act, batch_id, source=what.source)
             use = lock_use_of_team(conn, asking.team, batch_id)

@@ -90,6 +90,7 @@ def fields_of(batch: Batch) -> dict[str, object]:
         "started": moment(batch.started_at),
         "completed": moment(batch.completed_at),
         "expected": None if batch.is_final else moment(batch.estimated_completion),
+        "promised by": moment(batch.promised_completion),
         "retry of": batch.parent_batch_id,
         "metadata": dict(batch.metadata) or None,
     }

@@ -70,6 +70,8 @@ class Batch:
         Rows of the input that have been read so far.
     rows_per_second : float or None
         Pace of the scoring, once there is one.
+    promised_completion : datetime or None
+        By when nine of ten such batches end, told once it was planned.
     error_summary, warnings, risk_summary : mapping of str to int
         Faults by code, data-quality findings by code, scored customers by risk category.
     failure_code, failure_detail : str or None
@@ -90,6 +92,7 @@ class Batch:
     rows_per_second: float | None = None
     queue_position: int | None = None
     estimated_completion: datetime | None = None
+    promised_completion: datetime | None = None
     priority: str | None = None
     model_version: str | None = None
     submitted_at: datetime | None = None
@@ -138,6 +141,7 @@ class Batch:
             rows_per_second=progress.get("rows_per_second"),
             queue_position=obj.get("queue_position"),
             estimated_completion=time(obj, "estimated_completion"),
+            promised_completion=time(obj, "promised_completion"),
             priority=text(obj, "priority"),
             model_version=text(obj, "model_version"),
             submitted_at=time(obj, "submitted_at"),

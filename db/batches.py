@@ -98,6 +98,8 @@ class Batch:
     completed_at: datetime | None
     expires_at: datetime | None
     planned_at: datetime | None
+    promised_at: datetime | None
+    """When it should have ended in nine cases of ten, told once; see db.promises."""
     read_at: datetime
     """The database's clock when this was read."""
 

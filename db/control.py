@@ -44,8 +44,9 @@ _SWEEP = text("""
 
 _COUNT = text(COUNT_CLOSED)
 
+# What was promised did not reckon with a pause, and what the batch takes from here on says nothing of the next ones.
 _PAUSE = text("""
-    UPDATE batch_jobs SET status = 'paused'
+    UPDATE batch_jobs SET status = 'paused', promised_at = NULL, planned_load = NULL
      WHERE batch_id = :batch_id AND status IN ('queued', 'processing') AND planned_at IS NOT NULL
 """)
 

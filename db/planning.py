@@ -14,10 +14,12 @@ from typing import Any, Final, Protocol
 
 from sqlalchemy import Connection, text
 
+from db.backlog import measure_backlog
 from db.batches import Batch, get_batch
 from db.engine import to_json
 from db.errors import FenceLost
 from db.payloads import store_payloads
+from db.promises import PROMISED, Line
 from db.uploads import drop_upload
 
 
@@ -99,13 +101,14 @@ _FENCE = text("""
     SELECT FROM batch_jobs WHERE batch_id = :batch_id AND status = 'validating' AND plan_attempt = :attempt FOR NO KEY UPDATE
 """)
 
-# A batch without one good row has no chunk that could end it, so the plan itself does.
-_PLANNED = text("""
+# A batch without one good row has no chunk that could end it, so the plan itself does; and nothing is promised that is there.
+_PLANNED = text(f"""
     UPDATE batch_jobs
        SET status = CASE WHEN :chunk_count > 0 THEN CASE status WHEN 'validating' THEN 'processing' ELSE status END
                          WHEN :failed > 0 THEN 'failed' ELSE 'completed' END,
            completed_at = CASE WHEN :chunk_count = 0 THEN clock_timestamp() END,
            planned_at = clock_timestamp(), plan_lease_until = NULL, chunk_count = :chunk_count,
+           planned_load = :load, promised_at = {PROMISED},
            total_customers = :total, validated_customers = :total, processed_customers = :failed, failed_customers = :failed,
            error_summary = CAST(:error_summary AS jsonb), warning_summary = CAST(:warning_summary AS jsonb)
      WHERE batch_id = :batch_id
@@ -156,9 +159,16 @@ def store_chunks(
     return stored
 
 
-def set_planned(conn: Connection, batch_id: str, plan: Plan) -> None:
-    """Say that the batch's chunks are all there; in the transaction that wrote them."""
-    conn.execute(_PLANNED, {"batch_id": batch_id, **_values(plan)})
+def set_planned(conn: Connection, batch_id: str, plan: Plan, line: Line | None = None) -> None:
+    """Say that the batch's chunks are all there; in the transaction that wrote them.
+
+    Parameters
+    ----------
+    line : Line, optional
+        What its end is promised by; without one there is no promise.
+    """
+    load = None if line is None or not plan.chunk_count else line.load_of(plan.total - plan.failed, plan.chunk_count)
+    conn.execute(_PLANNED, {"batch_id": batch_id, "load": load, **_values(plan)})
 
 
 def claim_plan(conn: Connection, batch_id: str, *, lease_s: float) -> PlanClaim | None:
@@ -195,7 +205,8 @@ def finish_plan(conn: Connection, claim: PlanClaim, plan: Plan) -> None:
         Roll back.
     """
     _fence(conn, claim)
-    set_planned(conn, claim.batch.batch_id, plan)
+    line = Line(measure_backlog(conn, but=claim.batch.batch_id), claim.batch.priority)
+    set_planned(conn, claim.batch.batch_id, plan, line)
     drop_upload(conn, claim.batch.batch_id)
 
 

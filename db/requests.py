@@ -151,6 +151,7 @@ _CHANGED: Final = f"""
 
 # The fence, the customer's latest values and the prediction, in one statement behind the lock that keeps customers from being
 # deleted; see db.customers.hold_deletions for which deletions count. What has not been returned was not stored.
+# Who is at risk is noted, to be compared later with the prediction before; see db.insights.
 _FINISH: Final = Prepared(
     "finish_requests",
     {
@@ -182,7 +183,8 @@ _FINISH: Final = Prepared(
         INSERT INTO prediction_history
                (id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt)
         SELECT id, customer_id, churn_probability, confidence_score, risk_category, model_version, attempt FROM mine
-        RETURNING {SCORED})
+        RETURNING {SCORED}),
+    at_risk AS (INSERT INTO singles_at_risk (id) SELECT id FROM stored WHERE risk_category IN ('high', 'critical'))
     SELECT id, {say(SCORED)} FROM stored
     """,
     before=f"SELECT pg_advisory_xact_lock_shared({DELETION_LOCK});",

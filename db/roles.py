@@ -38,11 +38,14 @@ _PROGRESS: Final = (
     "UPDATE (status, total_customers, processed_customers, completed_customers, failed_customers, cancelled_customers,"
     " validated_customers, chunk_count, chunks_closed, error_summary, warning_summary, risk_summary, failure_code,"
     " failure_detail, cancel_reason, started_at, completed_at, planned_at, plan_attempt, plan_lease_until, plan_published_at,"
-    " plan_available_at, splits, held_up)"
+    " plan_available_at, splits, held_up, promised_at, planned_load)"
 )
 
 # Neither when nor under which number: nobody inserts into the past.
 _RECORD: Final = "INSERT (actor, team, act, object, request_id, detail)"
+
+# Left by the trigger on a batch's end.
+_INSIGHT: Final = "INSERT (batch_id, ended_at, planned_load, seconds, kept)"
 
 _API: Final[Mapping[str, Sequence[str]]] = {
     "alembic_version": ("SELECT",),
@@ -63,6 +66,10 @@ _API: Final[Mapping[str, Sequence[str]]] = {
     "api_keys": ("SELECT", "INSERT", "UPDATE (expires_at, revoked_at, last_used_at)"),
     "audit_log": ("SELECT", _RECORD),
     "imported_rows": ("SELECT", "INSERT", "UPDATE (n_rows)"),
+    "batch_insights": ("SELECT", _INSIGHT),
+    "promise_paces": ("SELECT",),
+    "insight_totals": ("SELECT",),
+    "newly_at_risk": ("SELECT",),
     "prediction_history": ("SELECT",),
     "prediction_requests": ("SELECT", "INSERT", "UPDATE (published_at)"),
     "webhook_endpoints": ("SELECT", "INSERT", "UPDATE", "DELETE"),
@@ -85,6 +92,12 @@ _WORKER: Final[Mapping[str, Sequence[str]]] = {
     "teams": ("SELECT",),
     "audit_log": (_RECORD,),
     "imported_rows": ("SELECT",),
+    "batch_insights": ("SELECT", _INSIGHT, "UPDATE (is_kept_added, next_row, newly_high, newly_critical, counted_at)"),
+    "promise_paces": ("SELECT", "INSERT", "UPDATE"),
+    "insight_totals": ("SELECT", "INSERT", "UPDATE (n)"),
+    "newly_at_risk": ("SELECT", "INSERT", "UPDATE (high, critical)"),
+    "insight_turns": ("SELECT", "INSERT", "UPDATE (taken_at)"),
+    "singles_at_risk": ("SELECT", "INSERT", "DELETE"),
     "prediction_history": ("SELECT", "INSERT"),
     "prediction_requests": ("SELECT", "UPDATE", "DELETE"),
     "webhook_endpoints": ("SELECT", "UPDATE (disabled_at, disabled_reason)"),

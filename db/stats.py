@@ -9,6 +9,7 @@ from typing import Final
 from sqlalchemy import Connection, text
 
 from db.batches import BATCH_ID_BASE, ROWS_A_BATCH
+from db.insights import newly_at_risk_today
 from db.teams import is_single_of, range_of_singles
 from schemas.states import FINAL, BatchStatus
 
@@ -100,6 +101,7 @@ class Today:
     predictions_by_risk: Mapping[str, int]
     batches_by_status: Mapping[str, int]
     mean_batch_seconds: float | None
+    newly_at_risk: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,6 +166,7 @@ def today(conn: Connection, *, team: str) -> Today:
         {row.risk: row.n for row in conn.execute(_TODAY, mine)},
         {row.status: row.n for row in conn.execute(_BATCHES, mine)},
         None if mean is None else float(mean),
+        newly_at_risk_today(conn, team=team),
     )
 
 

@@ -34,6 +34,11 @@ def range_of_singles(team: str) -> str:
     return f"(id BETWEEN {_number(team)} << {_BITS} AND (({_number(team)} + 1) << {_BITS}) - 1)"
 
 
+def single_s_team_no(prediction_id: str) -> str:
+    """The number of the team whose single prediction this is, as SQL of the SQL of its id."""
+    return f"({prediction_id} >> {_BITS})"
+
+
 def ensure_team(conn: Connection, team: str) -> None:
     """See to it that there is a team of this name; it comes to be with the first key or token that names it."""
     if not conn.execute(_FIND, {"team": team}).scalar_one():

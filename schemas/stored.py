@@ -63,6 +63,15 @@ class StatsSchema(Schema):
 
     predictions_today = fields.Integer(required=True)
     predictions_by_risk = fields.Dict(keys=fields.String(), values=fields.Integer(), required=True)
+    newly_at_risk = fields.Dict(
+        keys=fields.String(),
+        values=fields.Integer(),
+        required=True,
+        metadata={
+            "description": "Customers of today's ended batches and single predictions whose band is high or critical, and whose"
+            " prediction before was in a lower one, or was none; counted in the background."
+        },
+    )
     mean_batch_seconds = fields.Float(
         required=True, allow_none=True, metadata={"description": "Submit to end, of today's batches."}
     )

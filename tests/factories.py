@@ -14,6 +14,7 @@ from typing import Any, BinaryIO
 import pyarrow as pa
 from sqlalchemy import Connection, text
 
+from db.backlog import measure_backlog
 from db.batches import Batch, NewBatch, get_batch, submit_batch
 from db.chunks import ChunkClaim, claim_chunk, close_chunk, count_chunk
 from db.customers import hold_deletions, put_customer, upsert_customers
@@ -21,13 +22,14 @@ from db.deliveries import DeliveryClaim, claim_delivery, deliveries_of_batch
 from db.models import activate_model, register_model
 from db.planning import Plan, set_planned, store_chunks
 from db.predictions import STORED_COLUMNS, store_predictions
+from db.promises import Line
 from db.requests import NewRequest, RequestClaim, ScoredRequest, claim_requests, create_requests, finish_requests
 from db.row_errors import RowError, store_row_errors
 from db.uploads import read_part, store_upload
 from db.webhooks import hand_out
 from intake.chunks import ChunkInput, decode, encode
 from schemas.scopes import DEFAULT_TEAM
-from schemas.states import Source
+from schemas.states import Priority, Source
 from scoring.features import COLUMNS, CUSTOMER_ID, FEATURES, Code, Feature, Kind
 from scoring.table import CUSTOMER_SCHEMA, IDS_SCHEMA, ROW, arrow_type
 
@@ -82,6 +84,11 @@ def empty_tables(conn: Connection) -> None:
         "customer_deletions",
         "audit_log",
         "imported_rows",
+        "promise_paces",
+        "insight_totals",
+        "newly_at_risk",
+        "insight_turns",
+        "singles_at_risk",
     )
     conn.execute(text("SET LOCAL churn.audit_retention = 'on'"))
     conn.execute(text(";".join(f"DELETE FROM {table}" for table in tables)))
@@ -132,7 +139,8 @@ def add_batch(
     submit_batch(conn, new_batch(batch_id, total_customers=failed + sum(sizes), **fields))
     store_chunks(conn, batch_id, chunks)
     store_row_errors(conn, batch_id, (row_error(row, code=Code.OUT_OF_RANGE) for row in range(failed)))
-    set_planned(conn, batch_id, plan_of(failed + sum(sizes), failed=failed, chunk_count=len(chunks)))
+    line = Line(measure_backlog(conn, but=batch_id), fields.get("priority", Priority.NORMAL))
+    set_planned(conn, batch_id, plan_of(failed + sum(sizes), failed=failed, chunk_count=len(chunks)), line)
     return get_batch(conn, batch_id)
 
 
@@ -197,13 +205,17 @@ def score(conn: Connection, batch_id: str = "b", chunk_no: int = 0, *, failed: i
 
 
 def predictions_csv(
-    claimed: ChunkClaim, rows: Iterable[tuple[int, str]], *, churn_probability: float = _CHURN_PROBABILITY
+    claimed: ChunkClaim,
+    rows: Iterable[tuple[int, str]],
+    *,
+    churn_probability: float = _CHURN_PROBABILITY,
+    risk_category: str = "low",
 ) -> BinaryIO:
     """Rows (row, customer_id) with one churn probability, for `store_predictions`."""
     cells = {
         "churn_probability": churn_probability,
         "confidence_score": max(churn_probability, 1 - churn_probability),
-        "risk_category": "low",
+        "risk_category": risk_category,
         "attempt": claimed.attempt,
         "model_version": claimed.model_version,
         "batch_id": claimed.batch_id,

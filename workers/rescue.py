@@ -2,6 +2,7 @@
 
 It gives lapsed chunks back, ends what cannot go on, and publishes what is due but not in the queue, so neither a killed worker
 nor a wiped Redis nor an API that died between commit and publish can strand a batch. There is no singleton to keep alive.
+Behind its round it takes its turn at what is found out about ended batches; see `workers.insights`.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from schemas.states import ChunkState
 from settings import Settings
 from traces import spans
 from workers import forks, metrics
+from workers.insights import Insights
 from workers.metrics import Failure, Lease
 from workers.quarantine import fail_rows
 
@@ -87,6 +89,7 @@ class Rescuer:
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="rescuer", daemon=True)
         self._rounds = 0
+        self._insights = Insights(engine)
 
     def start(self) -> None:
         """Begin."""
@@ -101,15 +104,28 @@ class Rescuer:
         while not self._stop.wait(self._settings.rescue_interval_seconds):
             try:
                 with forks.rescuing:
-                    self._round()
+                    is_elected = self._round()
             except DatabaseUnavailable as exc:
                 _log.warning("no rescue: the database is away", reason=str(exc))
             except Exception:  # noqa: BLE001 - a rescuer that dies of one surprise would leave the rest unrescued
                 _log.exception("rescue failed")
+            else:
+                if is_elected:
+                    self._find_out()
 
-    def _round(self) -> None:
+    def _find_out(self) -> None:
+        # Behind the round and apart from it: nothing of this may keep a chunk from being rescued.
+        try:
+            with forks.rescuing:
+                self._insights.turn()
+        except DatabaseUnavailable as exc:
+            _log.warning("insights put off", reason=str(exc))
+        except Exception:  # noqa: BLE001 - as above
+            _log.exception("insights failed")
+
+    def _round(self) -> bool:
         if not rescue_round(self._engine, self._settings):
-            return
+            return False
         if not is_off(Guard.RESCUER_PUBLISHES):
             publish_due(self._engine, self._producer, Window.of(self._settings))
         publish_deliveries(self._engine, self._producer, republish_s=self._settings.republish_after_seconds)
@@ -117,6 +133,7 @@ class Rescuer:
         if self._rounds % _PURGE_EVERY == 0:
             with self._engine.begin() as conn:
                 purge_keys(conn)
+        return True
 
 
 def _about(chunk: Rescued) -> spans.Attributes:

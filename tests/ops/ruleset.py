@@ -17,7 +17,7 @@ RULES: Final = PROMETHEUS / "rules"
 CASES: Final = Path(__file__).parent / "rules"
 RUNBOOK: Final = PROJECT / "docs" / "runbook.md"
 
-NOT_YET: Final = frozenset({"churn_batches_promised_total", "churn_customers_newly_at_risk_total"})
+NOT_YET: Final[frozenset[str]] = frozenset()
 """Metrics that the rules name before the product exports them. A test fails when one of them is exported: take it off then."""
 
 _PRODUCT: Final = ("api", "broker", "workers", "scoring", "db")

@@ -98,6 +98,31 @@ def test_batches_that_ended_before_have_their_event_and_nobody_is_told(bare: Eng
     assert list(map(tuple, told)) == [("old", "batch.failed", True)]
 
 
+def test_batches_of_older_code_are_compared_and_promised_nothing(bare: Engine, empty_postgres_url: str) -> None:
+    upgrade(empty_postgres_url, "0008")
+    with bare.begin() as conn:
+        conn.execute(text("INSERT INTO models (version, location, sha256) VALUES ('m', 'm', 's')"))
+        conn.execute(
+            text("""
+                INSERT INTO batch_jobs (batch_id, source, status, model_version, completed_at)
+                VALUES ('before', 'file', 'completed', 'm', now()), ('open', 'file', 'queued', 'm', NULL)
+            """)
+        )
+    upgrade(empty_postgres_url, "0009")
+    with bare.begin() as conn:
+        conn.execute(text("UPDATE batch_jobs SET status = 'completed', completed_at = now() WHERE batch_id = 'open'"))
+        assert conn.execute(text("SELECT revision FROM schema_serves WHERE revision = '0008'")).all()
+        left = conn.execute(text("SELECT batch_id, kept, planned_load, seconds, counted_at FROM batch_insights")).all()
+    assert list(map(tuple, left)) == [("open", None, None, None, None)]
+    downgrade(empty_postgres_url, "0008")
+    with bare.begin() as conn:
+        conn.execute(
+            text("INSERT INTO batch_jobs (batch_id, source, status, model_version) VALUES ('c', 'file', 'queued', 'm')")
+        )
+        conn.execute(text("UPDATE batch_jobs SET status = 'completed', completed_at = now() WHERE batch_id = 'c'"))
+        assert not conn.execute(text("SELECT revision FROM schema_serves WHERE revision = '0009'")).all()
+
+
 def test_processes_that_migrate_at_once_take_turns(bare: Engine, empty_postgres_url: str) -> None:
     with ThreadPoolExecutor(3) as pool:
         list(pool.map(upgrade, [empty_postgres_url] * 3))

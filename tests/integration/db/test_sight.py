@@ -29,6 +29,8 @@ TABLES = (
     "prediction_requests",
     "audit_log",
     "imported_rows",
+    "batch_insights",
+    "newly_at_risk",
 )
 
 
@@ -47,6 +49,7 @@ def ledger(engine: Engine) -> Iterator[Engine]:
             add_request(conn, customer("C-0"), team=team)
             conn.execute(text("INSERT INTO audit_log (actor, team, act) VALUES ('k', :team, 'a.b')"), {"team": team})
             count_import(conn, team, 1)
+            conn.execute(text("INSERT INTO newly_at_risk VALUES (:team, '2000-01-01', 1, 1)"), {"team": team})
         hand_out(conn)
     yield engine
     with engine.begin() as conn:

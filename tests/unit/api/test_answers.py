@@ -58,6 +58,7 @@ BATCH = Batch(
     completed_at=None,
     expires_at=None,
     planned_at=NOON + timedelta(seconds=10),
+    promised_at=NOON + timedelta(seconds=90),
     read_at=NOON + timedelta(seconds=20),
 )
 PREDICTION = StoredPrediction(7, "C-1", 0.25, 0.75, "low", NOON, "1", None, None, 1)
@@ -115,6 +116,10 @@ class TestProgress:
     def test_the_rest_takes_as_long_as_the_pace_says(self) -> None:
         answer = batch_answer(with_progress(400, failed=100))
         assert answer["estimated_completion"] == rfc3339(BATCH.read_at + timedelta(seconds=12.5))
+
+    def test_what_was_promised_is_told_as_it_is_kept(self) -> None:
+        assert batch_answer(with_progress(400))["promised_completion"] == rfc3339(NOON + timedelta(seconds=90))
+        assert batch_answer(replace(BATCH, promised_at=None))["promised_completion"] is None
 
     @pytest.mark.parametrize("status", [BatchStatus.QUEUED, BatchStatus.PAUSED, BatchStatus.CANCELLING, BatchStatus.COMPLETED])
     def test_no_end_is_foretold_of_a_batch_that_is_not_moving(self, status: BatchStatus) -> None:

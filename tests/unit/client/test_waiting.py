@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from datetime import UTC, datetime
+
 import pytest
 
 from client import Batch, ChurnApiError, ChurnClient, NotFound, Unreachable, WaitTimeout
@@ -83,3 +85,9 @@ def test_a_batch_knows_its_numbers() -> None:
     assert batch.is_final
     assert batch.duration_s == 10.0
     assert batch.raw["news"] == "kept"
+    assert batch.promised_completion is None
+
+
+def test_a_batch_knows_what_it_was_promised() -> None:
+    batch = Batch.from_json(batch_json(promised_completion="2026-11-20T08:01:30Z"))
+    assert batch.promised_completion == datetime(2026, 11, 20, 8, 1, 30, tzinfo=UTC)
