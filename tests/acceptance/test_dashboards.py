@@ -61,8 +61,16 @@ def seen(stack: Stack, client: httpx.Client) -> Iterator[Seen]:
             rows = customers(3_000, first_id=1_000)
             rows[7] = {**rows[7], "age": 7}
             assert finished(client, submit(client, as_csv(rows), params={"on_error": "skip"}))["status"] == "partial"
+            _keep_a_promise(client)
             moment = _scraped(watched)
         yield Seen(watched, moment)
+
+
+def _keep_a_promise(client: httpx.Client) -> None:
+    """Submit until a batch is promised its end, as none is before ten have ended, and see it end."""
+    body = as_csv(customers(2, first_id=10))
+    while finished(client, submit(client, body))["promised_completion"] is None:
+        pass
 
 
 def _scraped(prometheus: Prometheus) -> float:
