@@ -49,6 +49,7 @@ def plan_of(folder: Path, port: int, how: dict[str, str]) -> Plan:
         settings={"DATABASE_URL": "post gres"},
         api_url="",
         metrics_url="",
+        prometheus_url="",
         flower_url="",
         flower_login="",
     )
