@@ -9,11 +9,12 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from typing import Any
 
 import httpx
 import pytest
 
-from tests.acceptance.http import as_csv, customers, ended, submit
+from tests.acceptance.http import customers, ended
 from tests.acceptance.stack import BATCH_WORKER, INTERACTIVE_WORKER, Stack
 
 pytestmark = pytest.mark.acceptance
@@ -62,14 +63,33 @@ def test_idle_workers_are_alive_and_ready(stack: Stack) -> None:
 
 
 def test_one_whose_task_never_ends_is_not_until_it_is_started_anew(stack: Stack, client: httpx.Client) -> None:
-    accepted = submit(client, as_csv(customers(10_000, first_id=1))).json()
+    body = {"customers": customers(10_000, first_id=1)}
+    batch_id = client.post("/batches", json=body, headers={"X-Request-ID": "search-for-this"}).json()["batch_id"]
     assert until(stack, BATCH_WORKER, 503) == "score chunk: long past its time limit"
     assert command(stack, BATCH_WORKER).returncode == 1
     assert probe(stack, INTERACTIVE_WORKER) == (200, "ok"), "another one's trouble is not its own"
     stack.kill(BATCH_WORKER)
     stack.start(BATCH_WORKER)
     assert until(stack, BATCH_WORKER, 200) == "ok"
-    assert ended(client, accepted["batch_id"])["status"] == "completed"
+    assert ended(client, batch_id)["status"] == "completed"
+    said = [lines_about(stack, worker, batch_id) for worker in (BATCH_WORKER, INTERACTIVE_WORKER)]
+    assert_lines_are_named([*said[0], *said[1]])
+
+
+def lines_about(stack: Stack, worker: str, batch_id: str) -> list[dict[str, Any]]:
+    lines = [json.loads(line) for line in stack.log_of(worker).splitlines() if line.startswith("{")]
+    return [line for line in lines if line.get("batch_id") == batch_id and "chunk_no" in line]
+
+
+def assert_lines_are_named(about: list[dict[str, Any]]) -> None:
+    """Every line about a chunk names its attempt, worker and process; one of its scoring also who asked."""
+    assert {"chunk scored", "chunk rescued"} <= {line["event"] for line in about}
+    for line in about:
+        assert line["worker"].startswith(("batch@", "interactive@"))
+        assert line["pid"] > 0
+        assert line["attempt"] > 0
+    [again] = [line for line in about if line["event"] == "chunk scored" and line["chunk_no"] == 0]
+    assert (again["request_id"], again["attempt"], again["level"]) == ("search-for-this", 2, "info")
 
 
 def test_one_that_is_frozen_does_not_answer(stack: Stack) -> None:
@@ -90,19 +110,3 @@ def test_without_a_port_the_command_says_so() -> None:
     )
     assert ran.returncode == 2
     assert "WORKER_METRICS_PORT is not set" in ran.stderr
-
-
-def test_a_line_about_a_chunk_names_batch_request_attempt_worker_and_process(stack: Stack, client: httpx.Client) -> None:
-    asked = client.post("/batches", json={"customers": customers(3, first_id=500)}, headers={"X-Request-ID": "search-for-this"})
-    batch_id = asked.json()["batch_id"]
-    # Its first attempt hangs and is never heard of again; the worker is started anew, as whoever probes it would do.
-    until(stack, BATCH_WORKER, 503)
-    stack.kill(BATCH_WORKER)
-    stack.start(BATCH_WORKER)
-    ended(client, batch_id)
-    lines = [json.loads(line) for line in stack.log_of(BATCH_WORKER).splitlines() if line.startswith("{")]
-    about = [line for line in lines if line.get("batch_id") == batch_id and "chunk_no" in line]
-    assert {"chunk scored", "chunk rescued"} <= {line["event"] for line in about}
-    assert all(line["worker"].startswith("batch@") and line["pid"] > 0 and line["attempt"] > 0 for line in about)
-    scored = next(line for line in about if line["event"] == "chunk scored")
-    assert (scored["request_id"], scored["chunk_no"], scored["attempt"], scored["level"]) == ("search-for-this", 0, 2, "info")

@@ -153,7 +153,7 @@ def test_fault_22_one_row_kills_its_process(scene: Scene) -> None:
     scene.verify(status="partial")
 
 
-@against(Guard.TIME_LIMIT, quick=Quick.ALL)
+@against(Guard.TIME_LIMIT, quick=Quick.GUARDED)
 def test_fault_24_predict_hangs_in_every_process(scene: Scene) -> None:
     scene.order("predict=hang attempt=1 chunk_no=0 once", "predict=hang attempt=1 chunk_no=1 once")
     scene.ground.restart(BATCH_WORKER)
