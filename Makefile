@@ -72,6 +72,9 @@ audit: $(DEV_STAMP) ## Look for known vulnerabilities in all that is locked (COP
 lock: $(DEV_STAMP) ## Write the locks anew after a change of the requirements (UPGRADE=1: all to their newest versions)
 	@$(LOCK) --output-file requirements.lock requirements.txt
 	@$(LOCK) --output-file requirements-dev.lock --constraint requirements.lock requirements-dev.txt
+	@for image in api worker; do \
+		$(LOCK) --output-file deploy/images/$$image.lock --constraint requirements.lock deploy/images/$$image.txt || exit $$?; \
+	done
 
 format: $(DEV_STAMP) ## Let ruff mend what it can
 	@$(BIN)/ruff check --fix .

@@ -229,18 +229,49 @@ class Settings:
         return Targets(networks_of(self.webhook_allow_private), allow_http)
 
 
+SECRETS: Final = (
+    "DATABASE_URL",
+    "DATABASE_WORKER_URL",
+    "DATABASE_OWNER_URL",
+    "REDIS_URL",
+    "JWT_SECRET_KEY",
+    "METRICS_TOKEN",
+    "WEBHOOK_SECRET",
+    "WEBHOOK_ENCRYPTION_KEY",
+    "OTEL_EXPORTER_OTLP_HEADERS",
+)
+"""What may lie in a file instead, named by NAME_FILE."""
+
+
 class _Variables(Env):
     """The given variables, falling back on those of the `.env` file; a blank value counts as not set.
 
-    Blank means unset because `.env` files and compose files cannot say "unset" in any other way.
+    Blank means unset because `.env` files and compose files cannot say "unset" in any other way. A secret may lie
+    in a file that NAME_FILE names, as containers are given theirs: there it is in no environment and in no `docker inspect`.
     """
 
     def __init__(self, variables: Mapping[str, str]) -> None:
         super().__init__(eager=False)
         self._variables = variables
+        self._from_files: dict[str, str] = {}
+
+    def read_secret_files(self) -> list[str]:
+        """Read the files of secrets; returns what is wrong with any."""
+        faults = []
+        for name in SECRETS:
+            path = self._get_value(f"{name}_FILE", "")
+            if not path:
+                continue
+            if self._get_value(name, ""):
+                faults.append(f"  {name}_FILE: {name} is set as well; set one of them")
+            try:
+                self._from_files[name] = Path(path).read_text().strip()
+            except (OSError, UnicodeDecodeError) as exc:
+                faults.append(f"  {name}_FILE: {path} cannot be read ({type(exc).__name__})")
+        return faults
 
     def _get_value(self, env_key: str, default: Any) -> Any:
-        return self._variables.get(env_key) or self._environ.get(env_key) or default
+        return self._from_files.get(env_key) or self._variables.get(env_key) or self._environ.get(env_key) or default
 
 
 def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
@@ -263,6 +294,8 @@ def load_settings(environ: Mapping[str, str] | None = None) -> Settings:
     env = _Variables(os.environ if environ is None else environ)
     if environ is None:
         env.read_env(ENV_FILE, recurse=False)
+    if faults := env.read_secret_files():
+        raise SettingsError("\n".join(["The settings cannot be used:", *faults]))
     values = {
         **_server(env),
         **_identities(env),

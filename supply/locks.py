@@ -18,6 +18,12 @@ from packaging.utils import canonicalize_name
 LOCKS: Final = {"requirements.txt": "requirements.lock", "requirements-dev.txt": "requirements-dev.lock"}
 """Each requirements file and its lock."""
 
+PARTS: Final = {
+    "deploy/images/api.txt": "deploy/images/api.lock",
+    "deploy/images/worker.txt": "deploy/images/worker.lock",
+}
+"""What each image holds, by name, and its lock: a part of requirements.lock."""
+
 _HASH: Final = re.compile(r"--hash=sha256:[0-9a-f]{64}(?:\s|$)")
 
 
@@ -80,7 +86,21 @@ def disagreements(root: Path) -> list[str]:
         now = {str(pin.requirement): pin for pin in pins}
         found += [f"{lock}: {each} is in the other lock and not in this one" for each in held.keys() - now.keys()]
         held = now
+    for file, lock in PARTS.items():
+        found += _apart(root, file, lock)
     return found
+
+
+def _apart(root: Path, file: str, lock: str) -> Iterator[str]:
+    """How an image's lock differs from the part of requirements.lock that its packages are."""
+    whole = {pin.name: pin for pin in pins_of(root / LOCKS["requirements.txt"])}
+    part = {pin.name: pin for pin in pins_of(root / lock)}
+    for name, pin in part.items():
+        same = whole.get(name)
+        if same is None or (same.version, same.hashes) != (pin.version, pin.hashes):
+            yield f"{lock}: {name} {pin.version} is {same.version if same else 'not'} in requirements.lock"
+    for asked in {canonicalize_name(each.name) for each in requirements_of(root / file)} - part.keys():
+        yield f"{file} asks for {asked}, {lock} does not hold it"
 
 
 def _unmet(file: Path, lock: str, pins: list[Pin]) -> Iterator[str]:

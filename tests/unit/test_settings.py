@@ -18,6 +18,14 @@ TOKENS = {
     "JWT_AUDIENCE": "churn",
     "JWT_ISSUER": "https://id.example",
 }
+EXAMPLES_OF_SECRETS = {
+    "REDIS_URL": REQUIRED["REDIS_URL"],
+    "JWT_SECRET_KEY": TOKENS["JWT_SECRET_KEY"],
+    "METRICS_TOKEN": "kX9-vTq2.bW7-a1b2c3d4",
+    "WEBHOOK_SECRET": "whsec_" + base64.b64encode(bytes(range(32))).decode(),
+    "OTEL_EXPORTER_OTLP_HEADERS": "authorization=of-the-collector",
+    "WEBHOOK_ENCRYPTION_KEY": base64.urlsafe_b64encode(bytes(range(32))).decode(),
+}
 EXAMPLE = Path(settings.__file__).with_name(".env.example")
 
 
@@ -48,6 +56,25 @@ def test_a_url_of_another_server_is_refused_without_echoing_its_password(name: s
     with pytest.raises(SettingsError, match=f"{name}: Must begin with") as caught:
         load_settings(REQUIRED | {name: value})
     assert "hunter2" not in str(caught.value)
+
+
+@pytest.mark.parametrize("name", settings.SECRETS)
+def test_a_secret_may_lie_in_a_file(name: str, tmp_path: Path) -> None:
+    value = EXAMPLES_OF_SECRETS.get(name, REQUIRED["DATABASE_URL"])
+    file = tmp_path / "secret"
+    file.write_text(f"{value}\n")
+    given = {key: each for key, each in (REQUIRED | TOKENS).items() if key != name} | {f"{name}_FILE": str(file)}
+    read = getattr(load_settings(given), name.lower())
+    assert read in (value, (value,))
+
+
+def test_a_file_of_a_secret_that_is_missing_or_one_too_many_is_named(tmp_path: Path) -> None:
+    file = tmp_path / "secret"
+    file.write_text("redis://elsewhere")
+    with pytest.raises(SettingsError) as caught:
+        load_settings(REQUIRED | {"REDIS_URL_FILE": str(file), "METRICS_TOKEN_FILE": str(tmp_path / "none")})
+    assert "REDIS_URL_FILE: REDIS_URL is set as well" in str(caught.value)
+    assert "METRICS_TOKEN_FILE: " in str(caught.value)
 
 
 def test_the_urls_are_kept_out_of_the_representation() -> None:

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from supply.__main__ import ROOT, main
-from supply.locks import LOCKS, disagreements, pins_of
+from supply.locks import LOCKS, PARTS, disagreements, pins_of
 
 Change = Callable[[str, str, str], None]
 
@@ -32,8 +32,9 @@ def test_every_package_has_one_version_and_its_hashes(lock: str) -> None:
 
 @pytest.fixture
 def change(tmp_path: Path) -> Change:
-    """Copies of the four files, of which a test changes one."""
-    for name in (*LOCKS, *LOCKS.values()):
+    """Copies of the files, of which a test changes one."""
+    for name in (*LOCKS, *LOCKS.values(), *PARTS, *PARTS.values()):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
 
     def changed(name: str, pattern: str, by: str) -> None:
@@ -60,6 +61,10 @@ def change(tmp_path: Path) -> Change:
         ("requirements.lock", r"^flask==\S+", "flask>=3", "flask is not pinned to one version"),
         ("requirements.lock", r"(^flask==\S+ \\\n)(    --hash=\S+ ?\\?\n)+", r"\1", "flask has no hash"),
         ("requirements-dev.lock", r"^kombu==\S+", "kombu==1.0", "is in the other lock and not in this one"),
+        ("deploy/images/api.lock", r"^kombu==\S+", "kombu==1.0", "api.lock: kombu 1.0 is 5."),
+        ("deploy/images/worker.lock", r"(^flower==\S+ \\\n)(    --hash=\S+ ?\\?\n)", r"\1", "worker.lock: flower 2."),
+        ("deploy/images/worker.lock", r"^flower==\S+", "another==2.2.0", "worker.txt asks for flower, "),
+        ("deploy/images/api.txt", r"^flask\b", "another\nflask", "api.txt asks for another, deploy/images/api.lock does not"),
     ],
 )
 def test_a_disagreement_is_told(tmp_path: Path, change: Change, name: str, pattern: str, by: str, said: str) -> None:
