@@ -43,7 +43,7 @@ clean: down ## Stop, and remove the data (var/), the virtual environment and cac
 	@echo "Removed var/ (all data), $(VENV)/ and the caches."
 
 test: $(DEV_STAMP) ## Run all tests against real servers on free ports; of the faults, the quick ones
-	@$(BIN)/python -m pytest -n 4 --no-loadscope-reorder -m "not faults or faults_quick"
+	@$(BIN)/python -m pytest -n 3 --no-loadscope-reorder -m "not faults or faults_quick"
 
 faults: $(DEV_STAMP) ## Break everything that can break, with each guard on and off (half an hour)
 	@FAULTS_IN_FULL=1 $(BIN)/python -m pytest tests/faults

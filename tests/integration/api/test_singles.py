@@ -118,7 +118,12 @@ def test_many_clients_at_once_each_get_their_own_score(
 def test_a_word_with_its_score_is_answered_without_a_look(
     singles: Singles, held: Resources, monkeypatch: pytest.MonkeyPatch, ledger: Engine
 ) -> None:
+    # Neither may pass on a busy machine before the word is heard: words are listened for from the first wait on.
     monkeypatch.setattr("api.singles._LOOK_EVERY_S", 60.0)
+    monkeypatch.setattr("api.singles._LOOK_UNHEARD_S", 60.0)
+    held.replies.listen()
+    while not held.replies.hears:
+        time.sleep(0.01)
     monkeypatch.setattr(singles, "_find", lambda prediction_id: pytest.fail(f"{prediction_id} was looked for"))
     monkeypatch.setattr(held.publisher, "publish_requests", lambda ids: store(ledger, ids))
     found = ask_and_wait(singles, new("C-7", age=44))
