@@ -11,6 +11,7 @@ import logging.config
 import os
 import sys
 import traceback
+import warnings
 from collections.abc import MutableMapping
 from types import TracebackType
 from typing import Any, Final
@@ -21,6 +22,8 @@ from structlog.typing import Processor
 from traces import spans
 
 MAX_FRAMES: Final = 30
+
+_KNOWN_WARNING: Final = r"\s*In Celery 5\.1 we introduced an optional breaking change"
 
 _process: dict[str, Any] = {}
 """What every line of this process and of those that it forks says of it."""
@@ -35,6 +38,11 @@ def begin_task(**ids: object) -> None:
     """Have the lines of a task name what it is about, and nothing of the task before it."""
     structlog.contextvars.clear_contextvars()
     structlog.contextvars.bind_contextvars(**ids)
+
+
+def end_task() -> None:
+    """Have the lines between two tasks name neither."""
+    structlog.contextvars.clear_contextvars()
 
 
 def add_to_task(**ids: object) -> None:
@@ -54,6 +62,9 @@ def configure_logs(level: str, log_format: str) -> None:
     """
     # A line that cannot be written (the disk is full) is lost; to print the reason would itself print the line's values.
     logging.raiseExceptions = False
+    # They would be bare lines; Celery has one at each loss of a connection, about a setting that we have made on purpose.
+    logging.captureWarnings(True)
+    warnings.filterwarnings("ignore", message=_KNOWN_WARNING, category=PendingDeprecationWarning)
     logging.config.dictConfig(logging_config(level, log_format))
     structlog.configure(
         processors=[*_shared(), structlog.stdlib.ProcessorFormatter.wrap_for_formatter],
@@ -84,6 +95,10 @@ def logging_config(level: str, log_format: str) -> dict[str, Any]:
             "gunicorn.error": {"level": "INFO" if level == "DEBUG" else level, "handlers": [], "propagate": True},
             # Two lines each time that somebody asks for the revision, which readiness probes do.
             "alembic.runtime.migration": {"level": "WARNING"},
+            "alembic.runtime.plugins": {"level": "WARNING"},
+            # The URLs that they name are receivers' of webhooks, and as good as passwords where a token is in one.
+            "httpx": {"level": "WARNING"},
+            "httpcore": {"level": "WARNING"},
             # A line for each try to reach the collector; `traces.sdk` says when it begins and when it is over.
             "opentelemetry.exporter": {"level": "CRITICAL"},
             # What clients send as a context need not be one.

@@ -145,7 +145,7 @@ def publish(producer: Celery, hint: Hint) -> bool:
         with spans.publishing(name, queue, _traces_of(hint)):
             producer.send_task(name, args=arguments, queue=queue, task_id=task_id, retry=False, headers=dict(spans.context()))
     except (OperationalError, redis.RedisError, OSError) as exc:
-        _log.warning("hint not published", task=name, reason=f"{type(exc).__name__}: {exc}")
+        _log.warning("hint not published", task=name, task_id=task_id, reason=f"{type(exc).__name__}: {exc}")
         return False
     return True
 
@@ -220,7 +220,8 @@ class Publisher:
             with spans.publishing(SCORE_CUSTOMERS, PREDICTIONS_QUEUE, traces):
                 express.send(self._client, ids, spans.context())
         except redis.RedisError as exc:
-            _log.warning("hint not published", task=SCORE_CUSTOMERS, reason=f"{type(exc).__name__}: {exc}")
+            reason, names = f"{type(exc).__name__}: {exc}", [str(prediction_id) for prediction_id in ids]
+            _log.warning("hint not published", task=SCORE_CUSTOMERS, prediction_ids=names, reason=reason)
         else:
             return
         try:

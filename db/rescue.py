@@ -38,7 +38,8 @@ _RESCUE = text("""
       FROM lapsed l
      WHERE c.batch_id = l.batch_id AND c.chunk_no = l.chunk_no
     RETURNING c.batch_id, c.chunk_no, c.state, c.attempt, c.n_rows,
-              (SELECT b.trace_context FROM batch_jobs b WHERE b.batch_id = c.batch_id) AS trace_context
+              (SELECT b.trace_context FROM batch_jobs b WHERE b.batch_id = c.batch_id) AS trace_context,
+              (SELECT b.request_id FROM batch_jobs b WHERE b.batch_id = c.batch_id) AS request_id
 """)
 
 _QUARANTINE = text("""
@@ -106,6 +107,8 @@ class Rescued:
     n_rows: int
     trace_context: Mapping[str, str] | None
     """Where the trace of the batch's submit goes on."""
+    request_id: str | None
+    """Of that submit."""
 
 
 def elect_rescuer(conn: Connection) -> bool:
@@ -122,7 +125,9 @@ def rescue_chunks(conn: Connection, *, max_attempts: int, backoff_s: float, limi
     values = {"max_attempts": max_attempts, "backoff_s": backoff_s, "limit": limit}
     statement = guarded(_RESCUE, Guard.LEASE_EXPIRY, Guard.RESCUE_LOCK, Guard.MAX_ATTEMPTS)
     found = conn.execute(statement, values)
-    return [Rescued(r.batch_id, r.chunk_no, ChunkState(r.state), r.attempt, r.n_rows, r.trace_context) for r in found]
+    return [
+        Rescued(r.batch_id, r.chunk_no, ChunkState(r.state), r.attempt, r.n_rows, r.trace_context, r.request_id) for r in found
+    ]
 
 
 def quarantine_chunk(conn: Connection, batch_id: str, chunk_no: int, attempt: int, *, error: str) -> int | None:

@@ -22,6 +22,7 @@ def logging_taken_back() -> Iterator[None]:
     finally:
         root.handlers[:] = handlers
         root.setLevel(level)
+        logging.captureWarnings(False)
         logging.raiseExceptions = raising
         structlog.reset_defaults()
         structlog.contextvars.clear_contextvars()

@@ -278,11 +278,11 @@ def _take_apart(resources: Resources, claim: ChunkClaim, error: str) -> None:
         metrics.chunk_split()
     metrics.rows_failed(failed)
     # Why stands with the chunk: the words of an error may repeat a customer's data.
-    about = {"batch_id": claim.batch_id, "chunk_no": claim.chunk_no, "rows": claim.n_rows}
+    log = _log.bind(batch_id=claim.batch_id, chunk_no=claim.chunk_no)
     if parts:
-        _log.warning("chunk split", **about, parts=parts)
+        log.warning("chunk split", rows=claim.n_rows, parts=parts)
     else:
-        _log.error("chunk set aside", **about)
+        log.error("chunk set aside", rows=claim.n_rows)
 
 
 def _release(

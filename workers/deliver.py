@@ -20,6 +20,7 @@ from db.engine import make_engine
 from db.errors import DatabaseUnavailable, FenceLost
 from db.sight import EVERY_TEAM
 from db.webhooks import disable_endpoint
+from logs import add_to_task
 from schemas.secrets import SecretSealed, Vault
 from schemas.states import DeliveryState
 from settings import Settings
@@ -99,12 +100,19 @@ def deliver(courier: Courier, delivery_id: str) -> None:
             return
         spans.note({"churn.batch_id": claim.batch_id, "churn.attempt": claim.attempt, "churn.event": claim.event})
         log = log.bind(event_id=claim.event_id, batch_id=claim.batch_id, attempt=claim.attempt)
+        add_to_task(event_id=claim.event_id, batch_id=claim.batch_id, attempt=claim.attempt)
         outcome = judge(_attempt(courier, claim), claim.tries, attempts=courier.settings.webhook_retry_attempts)
         spans.note({"churn.outcome": outcome.name})
         with spans.span("settle"):
             _settle(courier, claim, outcome)
         # Neither the URL nor its receiver's words: both may hold what is not ours to write down.
-        log.info("webhook sent", outcome=outcome.name, status=outcome.status)
+        match outcome.state:
+            case DeliveryState.DELIVERED:
+                log.info("webhook sent", status=outcome.status)
+            case DeliveryState.PENDING:
+                log.warning("webhook not taken", status=outcome.status, pause_s=round(outcome.pause_s))
+            case _:
+                log.error("webhook given up", outcome=outcome.name, status=outcome.status)
         with spans.span("publish"):
             publish_deliveries(courier.engine, courier.producer, republish_s=courier.settings.republish_after_seconds)
     except FenceLost as exc:

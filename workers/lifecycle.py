@@ -79,7 +79,11 @@ def connect_signals(app: Celery, settings: Settings) -> None:
         configure_logs(settings.log_level, settings.log_format)
 
     @signals.celeryd_init.connect(weak=False)
-    def on_init(sender: str = "", **_: object) -> None:
+    def on_init(sender: str = "", instance: Any = None, **_: object) -> None:
+        # Celery asks for it only after this, when lines have been written.
+        configure_logs(settings.log_level, settings.log_format)
+        if settings.log_format == "json":
+            instance.quiet = True  # Its banner is for people.
         name_process(worker=sender)
         try:
             _check_when_there(settings)

@@ -7,7 +7,7 @@ from typing import Any, Final
 
 from celery import signals
 
-from logs import begin_task
+from logs import begin_task, end_task
 from schemas.messages import DELIVER_WEBHOOK, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 
 _IDS: Final[Mapping[str, Callable[..., dict[str, object]]]] = {
@@ -25,3 +25,8 @@ def name_lines_of_tasks() -> None:
     def on_task(task: Any = None, args: Sequence[Any] = (), **_: object) -> None:
         ids = _IDS.get(getattr(task, "name", ""))
         begin_task(**(ids(*args) if ids else {}))
+
+    @signals.task_postrun.connect(weak=False)
+    def on_end(**_: object) -> None:
+        # What a worker without a pool says between two tasks is about neither.
+        end_task()

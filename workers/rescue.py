@@ -55,7 +55,12 @@ def rescue_round(engine: Engine, settings: Settings) -> bool:
             metrics.rescued(chunk.state)
             reach(Point.RESCUING, chunk_no=chunk.chunk_no)
             _log.warning(
-                "chunk rescued", batch_id=chunk.batch_id, chunk_no=chunk.chunk_no, attempt=chunk.attempt, state=chunk.state
+                "chunk rescued",
+                batch_id=chunk.batch_id,
+                chunk_no=chunk.chunk_no,
+                attempt=chunk.attempt,
+                request_id=chunk.request_id,
+                state=chunk.state,
             )
         predictions = rescue_requests(conn, max_attempts=settings.max_attempts)
         # Those that may be tried again are counted by who claims them.

@@ -101,7 +101,9 @@ class Resources:
             metrics.parity_not_checked()
         scorer = Scorer(bundle, thresholds=thresholds_of(self.settings), engine=chosen.engine)
         if chosen.fallback is not None:
-            _log.warning("scoring with LightGBM", model=version, cause=chosen.fallback.code, reason=str(chosen.fallback))
+            _log.warning(
+                "scoring with LightGBM", model_version=version, cause=chosen.fallback.code, reason=str(chosen.fallback)
+            )
         metrics.model_loaded(version, chosen.name, fallback=chosen.fallback.code if chosen.fallback else "")
         return _Loaded(scorer, chosen.name)
 

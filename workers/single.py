@@ -24,6 +24,7 @@ from db.requests import (
     finish_requests,
     release_request,
 )
+from logs import add_to_task
 from scoring.errors import ModelError, Transient
 from scoring.features import Code
 from scoring.risk import RISK_CATEGORIES
@@ -68,7 +69,13 @@ def _score_group(resources: Resources, version: str, claims: list[RequestClaim])
     Returns how it failed, as `score_customers` does.
     """
     spans.note({"churn.model_version": version, "churn.predictions": len(claims)})
-    log = _log.bind(prediction_ids=[str(claim.id) for claim in claims], request_ids=[claim.request_id for claim in claims])
+    about = {
+        "prediction_ids": [str(claim.id) for claim in claims],
+        "request_ids": [claim.request_id for claim in claims],
+        "attempts": [claim.attempt for claim in claims],
+    }
+    log = _log.bind(**about)
+    add_to_task(**about)
     try:
         lost = _score_claimed(resources, version, claims)
     except (ModelError, Transient) as exc:

@@ -148,6 +148,8 @@ def go_every_way(client: httpx.Client, receiver: Receiver) -> None:
     skip, refused = {"on_error": "skip"}, []
     [one] = named()
     bad = {**one, "age": CANARY}
+    # A receiver's token, say; its host and path are its own as well.
+    secret_url = f"{receiver.url}?token={CANARY}"
     fatal = client.post("/batches", json={"customers": named(FATAL_ROW + 1, first_id=100), "callback_url": receiver.url})
 
     assert client.post("/predictions", json=one).status_code == 200
@@ -160,7 +162,7 @@ def go_every_way(client: httpx.Client, receiver: Receiver) -> None:
         client.post("/batches", json={"customers": [*named(3), bad], **skip}),
         client.post("/batches", json={"customer_ids": [one["customer_id"], CANARY], **skip}),
         client.post("/batches", json={"filter": {"customer_id": {"in": [one["customer_id"]]}}}),
-        client.post("/batches", json={"customers": named(2), "metadata": {"about": CANARY}, "callback_url": receiver.url}),
+        client.post("/batches", json={"customers": named(2), "metadata": {"about": CANARY}, "callback_url": secret_url}),
     ]
     for n in (3, 60):  # judged by the API, and by a worker
         rows = named(n, first_id=1_000)[:FATAL_ROW] if n == 3 else named(FATAL_ROW - 1) + [dict(bad) for _ in range(60)]

@@ -667,6 +667,11 @@ TABLE: Final = (
                 ("tests/unit/test_logs.py::test_a_librarys_line_about_an_exception_is_cut_to_its_fixed_words",),
             ),
             Mutant(
+                "urls-of-receivers",
+                rewritten("logs.logging_config", '"httpx": {"level": "WARNING"},', ""),
+                ("tests/unit/test_logs.py::test_the_urls_of_receivers_are_not_written_down",),
+            ),
+            Mutant(
                 "first-line-of-the-driver",
                 rewritten("db.engine._away", 'next(iter(str(error).strip().splitlines()), "lost")', "str(error)"),
                 ("tests/integration/workers/test_words.py::test_a_row_that_postgres_was_reading_when_it_was_cut_off",),

@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import re
+import warnings
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -55,6 +56,32 @@ def test_a_librarys_line_about_an_exception_is_cut_to_its_fixed_words(lines: Any
     assert (first["event"], first["error_type"]) == (said, "ValueError")
     assert second["event"] == "Task handler raised error: %r"
     assert CANARY not in json.dumps([first, second])
+
+
+def test_the_urls_of_receivers_are_not_written_down() -> None:
+    libraries = [logging.getLogger(name) for name in ("httpx", "httpcore")]
+    for library in libraries:
+        library.setLevel(logging.NOTSET)
+    with real_log() as written:
+        for library in libraries:
+            library.info("HTTP Request: POST https://receiver.example/%s", CANARY)
+    assert written.getvalue() == ""
+
+
+def test_a_warning_is_a_line_of_the_log(lines: Any) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        warnings.warn("do not run this as root", stacklevel=1)
+    [line] = lines()
+    assert (line["level"], line["logger"]) == ("warning", "py.warnings")
+    assert "do not run this as root" in line["event"]
+
+
+def test_between_two_tasks_a_line_is_about_neither(lines: Any) -> None:
+    logs.begin_task(batch_id="b-1")
+    logs.end_task()
+    structlog.get_logger("ours").info("connection lost")
+    assert "batch_id" not in lines()[0]
 
 
 def test_any_other_line_of_a_library_is_whole(lines: Any) -> None:
