@@ -20,7 +20,7 @@ from settings import Settings
 PLAN_TIME_LIMIT_S: Final = 3600
 """An upload of the largest size is read well within it."""
 
-_CHILD_START_S: Final = 60.0
+CHILD_START_S: Final = 60.0
 """How long a pool's process may take to load what it needs before it counts as stuck and is replaced."""
 
 _EXCHANGE: Final = Exchange("churn", type="direct")
@@ -64,7 +64,7 @@ def worker_config(settings: Settings) -> dict[str, Any]:
         "worker_cancel_long_running_tasks_on_connection_loss": False,
         # A hung predict is killed before its lease lapses, so that its chunk is never scored twice at once.
         # Celery's four seconds are too few on a busy machine: each replacement would be killed while it loads its model.
-        "worker_proc_alive_timeout": 4.0 if is_off(Guard.SLOW_START) else _CHILD_START_S,
+        "worker_proc_alive_timeout": 4.0 if is_off(Guard.SLOW_START) else CHILD_START_S,
         "task_annotations": None if is_off(Guard.TIME_LIMIT) else _task_options(settings.lease_seconds),
         "broker_transport_options": {
             **_transport(settings),

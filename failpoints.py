@@ -80,6 +80,8 @@ class Guard(StrEnum):
 class Point(StrEnum):
     """Where a process may be stopped, delayed or killed."""
 
+    TAKEN = "taken"
+    """A worker's parent has taken a hint, and no process of its pool has it yet."""
     CLAIMING = "claiming"
     """In the transaction of a claim, before its commit."""
     CLAIMED = "claimed"

@@ -12,6 +12,7 @@ from typing import Final
 
 _TIMEOUT_S: Final = 5.0
 _NO_PORT: Final = 2
+_EVERYWHERE: Final = ("", "0.0.0.0", "::")  # noqa: S104 - compared, not listened at
 
 
 def main() -> int:
@@ -20,7 +21,8 @@ def main() -> int:
     if not port:
         sys.stderr.write("WORKER_METRICS_PORT is not set: this worker has no port that could be asked.\n")
         return _NO_PORT
-    connection = HTTPConnection("127.0.0.1", port, timeout=_TIMEOUT_S)
+    host = os.environ.get("WORKER_METRICS_HOST", "")
+    connection = HTTPConnection("127.0.0.1" if host in _EVERYWHERE else host, port, timeout=_TIMEOUT_S)
     try:
         connection.request("GET", "/health/live")
         answer = connection.getresponse()

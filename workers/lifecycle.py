@@ -10,6 +10,7 @@ from typing import Any, Final
 
 import structlog
 from celery import Celery, signals
+from celery.concurrency.base import BasePool
 from celery.exceptions import WorkerShutdown
 
 from broker.app import make_producer
@@ -28,12 +29,12 @@ from traces import process
 from workers.deliver import Courier, make_courier
 from workers.forks import guard_forks
 from workers.naming import name_lines_of_tasks
-from workers.progress import Progress, Watch, longest_seconds, signs_of
+from workers.progress import LOOK_EVERY_S, Progress, Watch, longest_seconds, signs_of
 from workers.readiness import fault_of
 from workers.registry import forget_gauges_of_the_dead, worker_registry
 from workers.rescue import Rescuer
 from workers.resources import Resources, make_resources
-from workers.scrape import LIVE, READY, show
+from workers.scrape import LIVE, READY, WorkerPort
 from workers.traced import trace_tasks
 
 _WAIT_S: Final = 1.0
@@ -45,10 +46,14 @@ _REFUSED: Final = 1
 _log: Final = structlog.get_logger(__name__)
 
 _process: dict[str, Any] = {}
-"""What this process holds: `resources` in a pool child (or a solo worker), `rescuer` in the parent, `courier` where
-webhooks are sent."""
+"""What this process holds: `resources` in a pool child (or a solo worker), `rescuer`, `watch` and `port` in the parent,
+`courier` where webhooks are sent."""
 
 _first_webhook: Final = threading.Lock()
+
+
+class PortTaken(Exception):
+    """The worker's port cannot be had; probes would ask somebody else."""
 
 
 def resources() -> Resources:
@@ -86,11 +91,13 @@ def connect_signals(app: Celery, settings: Settings) -> None:
             instance.quiet = True  # Its banner is for people.
         name_process(worker=sender)
         try:
+            # First of all: a worker that waits for its servers is alive, and probes must hear it.
+            port = _open_port(settings)
             _check_when_there(settings)
-        except (SchemaMismatch, UnsafeServer) as exc:
+        except (SchemaMismatch, UnsafeServer, PortTaken) as exc:
             # Celery swallows every Exception of a handler, and would start the worker all the same.
             raise SystemExit(f"This worker does not start: {exc}") from None
-        guard_forks()
+        guard_forks(port.leave if port else None)
 
     @signals.worker_process_init.connect(weak=False)
     def on_child(**_: object) -> None:
@@ -107,38 +114,52 @@ def connect_signals(app: Celery, settings: Settings) -> None:
         process.end()
 
     @signals.worker_ready.connect(weak=False)
-    def on_ready(**_: object) -> None:
+    def on_ready(sender: Any = None, **_: object) -> None:
         _check_again(settings)
         process.begin(settings, process.WORKER_SERVICE)
         engine = make_engine(settings.database_url, pooled=False, application_name="churn-rescuer", team=EVERY_TEAM)
         _process["rescuer"] = rescuer = Rescuer(engine, make_producer(settings), settings)
         rescuer.start()
-        _process["watch"] = watch = _watch(app, settings)
+        _process["watch"] = watch = _watch(app, settings, sender.pool)
         watch.start()
 
     @signals.worker_shutdown.connect(weak=False)
     def on_end(**_: object) -> None:
+        # Not before: what a worker that was asked to end is still at may take a while, and it is alive meanwhile.
+        if "watch" in _process:
+            _process.pop("watch").stop()
         if "courier" in _process:
             _process.pop("courier").close()
         process.end()
 
     @signals.worker_shutting_down.connect(weak=False)
     def on_stop(**_: object) -> None:
-        for thread in ("watch", "rescuer"):
-            if thread in _process:
-                _process.pop(thread).stop()
+        if "rescuer" in _process:
+            _process.pop("rescuer").stop()
 
 
-def _watch(app: Celery, settings: Settings) -> Watch:
-    """Begin to show the worker's numbers and state at its port; the watch finds out whether it gets on."""
+def _open_port(settings: Settings) -> WorkerPort | None:
+    """Begin to answer probes: nothing is wrong with a worker that starts, and it is not ready."""
+    if not settings.worker_metrics_port:
+        return None
+    host, number = settings.worker_metrics_host, settings.worker_metrics_port
+    try:
+        _process["port"] = port = WorkerPort(number, host=host, token=settings.metrics_token)
+    except OSError as exc:
+        raise PortTaken(f"it cannot listen at WORKER_METRICS_PORT={number} on {host}: {exc.strerror}") from exc
+    return port
+
+
+def _watch(app: Celery, settings: Settings, pool: BasePool) -> Watch:
+    """Find out whether the worker gets on, and show it and the worker's numbers at its port from now on."""
     progress = Progress(longest_seconds(settings))
-    client = make_redis(settings.redis_url, timeout_s=settings.broker_timeout_seconds)
-    if settings.worker_metrics_port:
+    # A look that waits for long would itself seem to be a process that stands still.
+    client = make_redis(settings.redis_url, timeout_s=min(settings.broker_timeout_seconds, LOOK_EVERY_S))
+    if "port" in _process:
         registry = worker_registry()
         states = {LIVE: lambda: progress.fault, READY: lambda: fault_of(registry, app.amqp.queues.consume_from)}
-        token, address = settings.metrics_token, settings.worker_metrics_host
-        show(registry, settings.worker_metrics_port, address=address, token=token, states=states)
-    return Watch(progress, lambda: signs_of(app, client))
+        _process["port"].show(registry, states)
+    return Watch(progress, lambda: signs_of(app, client, processes=pool.limit))
 
 
 def _check_when_there(settings: Settings) -> None:

@@ -3,14 +3,15 @@
 A process that runs may still do nothing: its consumer has lost its queues, its pool has no process left, the task of a worker
 without a pool never returns. So what counts is progress: a worker that has nothing to do is alive, and so is one that waits for
 Redis or Postgres, for a new start would change nothing. One that takes nothing for a while though hints wait in its queues is
-not, nor is one with a task that is still there long after its time limit.
+not, nor is one with a task that is still there long after its time limit, or one that a process of its pool has been handed and
+does not begin.
 """
 
 from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Final
 
@@ -19,7 +20,7 @@ import structlog
 from celery import Celery
 from celery.worker import state
 
-from celeryconfig import PLAN_TIME_LIMIT_S, chunk_time_limit_s
+from celeryconfig import CHILD_START_S, PLAN_TIME_LIMIT_S, chunk_time_limit_s
 from schemas.messages import DELIVER_WEBHOOK, SCORE_CHUNK, SCORE_CUSTOMERS, VALIDATE_BATCH
 from settings import Settings
 from workers import forks
@@ -28,8 +29,14 @@ LOOK_EVERY_S: Final = 2.0
 IDLE_PATIENCE_S: Final = 45.0
 """How long hints may wait for a worker that has nothing to do; a broken connection to Redis is noticed in half of that."""
 
+HANDED_PATIENCE_S: Final = 2 * CHILD_START_S
+"""How long a task may lie with a process that could begin it: one that has died is replaced within half of that."""
+
 _FROZEN_AFTER_S: Final = 20.0
 """Without a look for so long, this process hardly gets the processor, or its interpreter is held."""
+
+_LOOK_PATIENCE_S: Final = 180.0
+"""How long a look may take: where names cannot be resolved, a search for Redis's is given up after minutes."""
 
 _log: Final = structlog.get_logger(__name__)
 
@@ -43,14 +50,17 @@ class Signs:
     active : mapping of str to str
         Ids of the tasks that are being done, and their names.
     has_work : bool
-        Whether hints wait for it, in its queues or already with it; False where Redis does not say.
+        Whether hints wait for it, in its queues or already with it; False where Redis does not say, or it is to end.
     taken : int
         Tasks that it has begun since it started.
+    handed : collection of str
+        Ids of tasks that have not begun though fewer are being done than it has processes.
     """
 
     active: Mapping[str, str]
     has_work: bool
     taken: int
+    handed: Collection[str] = ()
 
 
 class Progress:
@@ -67,21 +77,31 @@ class Progress:
         longest_s: Mapping[str, float],
         *,
         idle_patience_s: float = IDLE_PATIENCE_S,
+        handed_patience_s: float = HANDED_PATIENCE_S,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._longest_s = longest_s
         self._idle_patience_s = idle_patience_s
+        self._handed_patience_s = handed_patience_s
         self._clock = clock
         self._active_since: dict[str, float] = {}
+        self._handed_since: dict[str, float] = {}
         self._idle_since: float | None = None
         self._taken = 0
         self._looked_at = clock()
+        self._is_looking = False
         self._fault = ""
+
+    def begin_look(self) -> None:
+        """Note that a look begins."""
+        self._looked_at, self._is_looking = self._clock(), True
 
     def see(self, signs: Signs) -> None:
         """Take a look into account."""
         now = self._looked_at = self._clock()
+        self._is_looking = False
         self._active_since = {each: self._active_since.get(each, now) for each in signs.active}
+        self._handed_since = {each: self._handed_since.get(each, now) for each in signs.handed}
         is_idle = signs.has_work and not signs.active and signs.taken == self._taken
         self._taken = signs.taken
         if not is_idle:
@@ -98,7 +118,7 @@ class Progress:
     @property
     def fault(self) -> str:
         """What is wrong, in words; empty while the worker gets on."""
-        if self._clock() - self._looked_at > _FROZEN_AFTER_S:
+        if self._clock() - self._looked_at > (_LOOK_PATIENCE_S if self._is_looking else _FROZEN_AFTER_S):
             return "its process hardly runs"
         return self._fault
 
@@ -108,6 +128,8 @@ class Progress:
                 return f"{name}: long past its time limit"
         if self._idle_since is not None and now - self._idle_since > self._idle_patience_s:
             return "it takes nothing though hints wait for it"
+        if any(now - since > self._handed_patience_s for since in self._handed_since.values()):
+            return "a process of its pool does not begin what it was handed"
         return ""
 
 
@@ -140,6 +162,7 @@ class Watch:
         while not self._stop.wait(self._every_s):
             try:
                 with forks.looking:
+                    self._progress.begin_look()
                     signs = self._look()
             except RuntimeError:  # The sets of tasks changed while they were copied: there is another look soon.
                 continue
@@ -159,19 +182,24 @@ def longest_seconds(settings: Settings) -> dict[str, float]:
     return {name: 1.5 * limit_s + 5 for name, limit_s in limits.items()}
 
 
-def signs_of(app: Celery, client: redis.Redis) -> Signs:
+def signs_of(app: Celery, client: redis.Redis, *, processes: int) -> Signs:
     """Look at the worker of this process, and at its queues.
 
     Parameters
     ----------
     client : redis.Redis
         Gives up soon.
+    processes : int
+        How many tasks it can do at once.
     """
-    active = {request.id: request.name for request in list(state.active_requests)}
-    waits = len(state.reserved_requests) > len(active)
-    if not active and not waits:
-        waits = _hints_wait(client, list(app.amqp.queues.consume_from))
-    return Signs(active, waits, state.all_total_count[0])
+    at_work = set(state.active_requests)
+    active = {request.id: request.name for request in at_work}
+    # 0, its exit code, once it was asked to end.
+    if getattr(state, "should_stop", None) is not None:
+        return Signs(active, has_work=False, taken=state.all_total_count[0])
+    waiting = [request.id for request in set(state.reserved_requests) - at_work]
+    has_work = bool(waiting) or (not active and _hints_wait(client, list(app.amqp.queues.consume_from)))
+    return Signs(active, has_work, state.all_total_count[0], waiting if len(active) < processes else ())
 
 
 def _hints_wait(client: redis.Redis, queues: list[str]) -> bool:

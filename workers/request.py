@@ -12,6 +12,8 @@ from typing import Any, Final
 from celery.exceptions import TimeLimitExceeded
 from celery.worker.request import Request
 
+from failpoints import Point, reach
+
 _FRAME: Final = '  File "'
 
 
@@ -23,6 +25,10 @@ class HintRequest(Request):
     """Celery's request, without what must not be told and with what people look for."""
 
     _failure = ""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        reach(Point.TAKEN)
 
     @property
     def argsrepr(self) -> str:

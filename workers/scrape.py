@@ -26,6 +26,7 @@ _HEADERS: Final = [("Server", "churn"), ("X-Content-Type-Options", "nosniff"), (
 
 LIVE: Final = "/health/live"
 READY: Final = "/health/ready"
+STARTING: Final = "it is starting"
 
 State = Callable[[], str]
 """Says what is wrong, or nothing."""
@@ -43,33 +44,63 @@ class _Handler(WSGIRequestHandler):
     def log_message(self, *_: object) -> None: ...
 
 
-def show(registry: CollectorRegistry, port: int, *, address: str, token: str, states: Mapping[str, State]) -> WSGIServer:
-    """Serve a registry's numbers from a thread.
+class WorkerPort:
+    """The port of one worker, open from its start on: a worker that waits for its servers is alive, and has no numbers yet.
 
     Parameters
     ----------
+    number : int
+        Of the port; 0 takes any that is free, see `address`.
     token : str
-        What a reader of the numbers has to send; blank asks for nothing.
-    states : mapping of str to callable
-        By path: what a probe is told, without a token.
+        What a reader of the numbers has to send; blank asks for nothing. Probes need none.
+
+    Raises
+    ------
+    OSError
+        The port cannot be had.
     """
-    application = _with_states(_guarded(make_wsgi_app(registry), token), states)
-    server = make_server(address, port, application, _Server, handler_class=_Handler)
-    threading.Thread(target=server.serve_forever, name="metrics", daemon=True).start()
-    return server
 
+    def __init__(self, number: int, *, host: str, token: str) -> None:
+        # Nothing is wrong with a worker that starts, and it is not ready.
+        self._states: Mapping[str, State] = {LIVE: str, READY: lambda: STARTING}
+        self._numbers: WSGIApplication = _nothing_yet
+        self._guarded = _guarded(lambda environ, start: self._numbers(environ, start), token)
+        self._server = make_server(host, number, self._answer, _Server, handler_class=_Handler)
+        threading.Thread(target=self._server.serve_forever, name="metrics", daemon=True).start()
 
-def _with_states(application: WSGIApplication, states: Mapping[str, State]) -> WSGIApplication:
-    def answer(environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
-        state = states.get(environ.get("PATH_INFO", ""))
+    @property
+    def address(self) -> tuple[str, int]:
+        """Where it listens."""
+        host, number = self._server.server_address[:2]
+        return str(host), int(number)
+
+    def show(self, registry: CollectorRegistry, states: Mapping[str, State]) -> None:
+        """Show a registry's numbers from now on, and tell probes the state that is asked for by each path."""
+        self._numbers = make_wsgi_app(registry)
+        self._states = states
+
+    def leave(self) -> None:
+        """Let go of the port in a process that was forked: one that outlives its parent would keep the next worker from it."""
+        self._server.socket.close()
+
+    def close(self) -> None:
+        """Stop listening."""
+        self._server.shutdown()
+        self._server.server_close()
+
+    def _answer(self, environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+        state = self._states.get(environ.get("PATH_INFO", ""))
         if state is None:
-            return application(environ, start_response)
+            return self._guarded(environ, start_response)
         fault = state()
         headers = [("Content-Type", "text/plain; charset=utf-8"), *_HEADERS]
         start_response("503 Service Unavailable" if fault else "200 OK", headers)
         return [f"{fault or 'ok'}\n".encode()]
 
-    return answer
+
+def _nothing_yet(_environ: WSGIEnvironment, start_response: StartResponse) -> Iterable[bytes]:
+    start_response("503 Service Unavailable", [("Content-Type", "text/plain; charset=utf-8")])
+    return [f"{STARTING}\n".encode()]
 
 
 def _guarded(application: WSGIApplication, token: str) -> WSGIApplication:

@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 import httpx
+import psutil
 import pytest
 
 from tests.acceptance.http import customers, ended
@@ -62,6 +63,18 @@ def test_idle_workers_are_alive_and_ready(stack: Stack) -> None:
         assert (ran.returncode, ran.stdout) == (0, "ok\n")
 
 
+def listens(process: psutil.Process) -> bool:
+    return any(connection.status == psutil.CONN_LISTEN for connection in process.net_connections())
+
+
+def test_its_port_is_its_parent_s_alone(stack: Stack) -> None:
+    """A process of the pool that outlives a killed parent would keep the next worker from its port."""
+    parent = psutil.Process(stack.children[BATCH_WORKER].pid)
+    pool = parent.children()
+    assert len(pool) == 2
+    assert [listens(each) for each in (parent, *pool)] == [True, False, False]
+
+
 def test_one_whose_task_never_ends_is_not_until_it_is_started_anew(stack: Stack, client: httpx.Client) -> None:
     body = {"customers": customers(10_000, first_id=1)}
     batch_id = client.post("/batches", json=body, headers={"X-Request-ID": "search-for-this"}).json()["batch_id"]
@@ -88,8 +101,16 @@ def assert_lines_are_named(about: list[dict[str, Any]]) -> None:
         assert line["worker"].startswith(("batch@", "interactive@"))
         assert line["pid"] > 0
         assert line["attempt"] > 0
+        assert line["request_id"] == "search-for-this"
     [again] = [line for line in about if line["event"] == "chunk scored" and line["chunk_no"] == 0]
-    assert (again["request_id"], again["attempt"], again["level"]) == ("search-for-this", 2, "info")
+    assert (again["attempt"], again["level"]) == (2, "info")
+
+
+def test_every_line_of_a_worker_is_one_event(stack: Stack) -> None:
+    for worker in (BATCH_WORKER, INTERACTIVE_WORKER):
+        lines = [json.loads(line) for line in stack.log_of(worker).splitlines()]
+        assert lines
+        assert all({"event", "level", "logger", "timestamp", "worker", "pid"} <= line.keys() for line in lines)
 
 
 def test_one_that_is_frozen_does_not_answer(stack: Stack) -> None:

@@ -45,9 +45,9 @@ class Request(SimpleNamespace):
 
 def test_hints_in_its_own_queues_wait_for_it(app: Celery, server: redis.Redis) -> None:
     server.lpush(WEBHOOKS_QUEUE, "another's")
-    assert not signs_of(app, server).has_work
+    assert not signs_of(app, server, processes=2).has_work
     server.lpush(PREDICTIONS_QUEUE, "its own")
-    assert signs_of(app, server).has_work
+    assert signs_of(app, server, processes=2).has_work
 
 
 def test_what_it_has_taken_and_not_begun_waits_as_well(
@@ -57,15 +57,28 @@ def test_what_it_has_taken_and_not_begun_waits_as_well(
     active: set[Any] = {begun}
     monkeypatch.setattr(state, "active_requests", active)
     monkeypatch.setattr(state, "reserved_requests", {begun, taken})
-    signs = signs_of(app, server)
+    signs = signs_of(app, server, processes=2)
     assert (signs.active, signs.has_work) == ({"a": "score chunk"}, True)
+    assert signs.handed == ["b"], "one of two processes could begin it"
+    assert not signs_of(app, server, processes=1).handed, "it waits for its turn"
     active.clear()
-    assert signs_of(app, server).has_work
+    assert signs_of(app, server, processes=2).has_work
+
+
+def test_one_that_was_asked_to_end_takes_nothing_more(
+    app: Celery, server: redis.Redis, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    server.lpush(PREDICTIONS_QUEUE, "its own")
+    left = Request(id="b", name="score chunk")
+    monkeypatch.setattr(state, "reserved_requests", {left})
+    monkeypatch.setattr(state, "should_stop", 0)
+    signs = signs_of(app, server, processes=2)
+    assert (signs.has_work, signs.handed) == (False, ())
 
 
 def test_without_redis_nothing_is_said_to_wait(app: Celery) -> None:
     with closing(make_redis("redis://127.0.0.1:1/0", timeout_s=0.2)) as nowhere:
-        assert not signs_of(app, nowhere).has_work
+        assert not signs_of(app, nowhere, processes=2).has_work
 
 
 def test_every_task_has_a_time_after_which_it_should_be_over(app: Celery, settings: Settings) -> None:

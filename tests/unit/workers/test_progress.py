@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from collections.abc import Mapping
 
 import pytest
 
@@ -11,7 +12,8 @@ from workers.progress import Progress, Signs, Watch
 
 LIMIT_S = 50.0
 PATIENCE_S = 45.0
-AT_CHUNK = {"t-1": "score chunk"}
+HANDED_S = 120.0
+AT_CHUNK: Mapping[str, str] = {"t-1": "score chunk"}
 
 
 class Scene:
@@ -19,7 +21,9 @@ class Scene:
 
     def __init__(self) -> None:
         self.now = 1_000.0
-        self.progress = Progress({"score chunk": LIMIT_S}, idle_patience_s=PATIENCE_S, clock=lambda: self.now)
+        self.progress = Progress(
+            {"score chunk": LIMIT_S}, idle_patience_s=PATIENCE_S, handed_patience_s=HANDED_S, clock=lambda: self.now
+        )
 
     def goes_on(self, seconds: float, signs: Signs) -> str:
         """Look at the same signs for so long; returns what is wrong at the end."""
@@ -34,8 +38,10 @@ def scene() -> Scene:
     return Scene()
 
 
-def signs(active: dict[str, str] | None = None, *, has_work: bool = False, taken: int = 0) -> Signs:
-    return Signs(active or {}, has_work, taken)
+def signs(
+    active: Mapping[str, str] | None = None, *, has_work: bool = False, taken: int = 0, handed: tuple[str, ...] = ()
+) -> Signs:
+    return Signs(active or {}, has_work, taken, handed)
 
 
 def test_a_worker_with_nothing_to_do_is_alive_for_ever(scene: Scene) -> None:
@@ -67,6 +73,19 @@ def test_a_task_long_past_its_limit_is_a_fault_and_one_after_the_other_is_none(s
     assert scene.goes_on(2, signs()) == ""
 
 
+def test_one_process_that_begins_nothing_is_a_fault_though_the_others_go_on(scene: Scene) -> None:
+    for n in range(int(HANDED_S / 4)):
+        assert scene.goes_on(4, signs({f"t-{n}": "score chunk"}, has_work=True, taken=n, handed=("stuck",))) == ""
+    said = "a process of its pool does not begin what it was handed"
+    assert scene.goes_on(4, signs(AT_CHUNK, has_work=True, taken=99, handed=("stuck",))) == said
+    assert scene.goes_on(2, signs(AT_CHUNK, has_work=True, taken=99)) == ""
+
+
+def test_one_after_the_other_may_be_handed_and_not_begun_at_a_look(scene: Scene) -> None:
+    for n in range(200):
+        assert scene.goes_on(2, signs(AT_CHUNK if n % 2 else {}, has_work=True, taken=n, handed=(f"t-{n}",))) == ""
+
+
 def test_a_task_without_a_limit_may_take_its_time(scene: Scene) -> None:
     assert scene.goes_on(10_000, signs({"t-1": "another"})) == ""
 
@@ -75,6 +94,15 @@ def test_without_a_look_for_a_while_the_process_hardly_runs(scene: Scene) -> Non
     assert scene.goes_on(10, signs()) == ""
     scene.now += 21
     assert scene.progress.fault == "its process hardly runs"
+
+
+def test_a_look_that_waits_for_a_name_is_no_process_that_stands_still(scene: Scene) -> None:
+    scene.progress.begin_look()
+    scene.now += 170
+    assert scene.progress.fault == ""
+    scene.now += 20
+    assert scene.progress.fault == "its process hardly runs"
+    assert scene.goes_on(2, signs()) == ""
 
 
 def test_the_watch_survives_sets_that_change_while_they_are_read() -> None:

@@ -2,16 +2,29 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
-from functools import partial
 
 import httpx
 import pytest
 from prometheus_client import CollectorRegistry, Counter
 
-from workers.scrape import LIVE, READY, show
+from workers.scrape import LIVE, READY, WorkerPort
 
 TOKEN = "a-token-of-enough-letters"
+
+_OUTLIVED = """
+import os, sys
+from workers.forks import guard_forks
+from workers.scrape import WorkerPort
+port = WorkerPort(0, host="127.0.0.1", token="")
+guard_forks(port.leave)
+if os.fork():
+    print(port.address[1], flush=True)
+    os._exit(0)
+sys.stdin.read()
+"""
 
 
 @pytest.fixture
@@ -22,17 +35,26 @@ def registry() -> CollectorRegistry:
 
 
 @pytest.fixture(params=["", TOKEN])
-def url(request: pytest.FixtureRequest, registry: CollectorRegistry) -> Iterator[str]:
-    faults = {LIVE: "", READY: "no model is loaded"}
-    states = {path: partial(faults.get, path, "") for path in faults}
-    server = show(registry, 0, address="127.0.0.1", token=request.param, states=states)
-    assert server.server_address[0] == "127.0.0.1"
-    yield f"http://127.0.0.1:{server.server_address[1]}/metrics"
-    server.shutdown()
-    server.server_close()
+def port(request: pytest.FixtureRequest) -> Iterator[WorkerPort]:
+    made = WorkerPort(0, host="127.0.0.1", token=request.param)
+    yield made
+    made.close()
 
 
-@pytest.mark.parametrize("url", [TOKEN], indirect=True)
+@pytest.fixture
+def base(port: WorkerPort) -> str:
+    host, number = port.address
+    assert host == "127.0.0.1"
+    return f"http://{host}:{number}"
+
+
+@pytest.fixture
+def url(port: WorkerPort, base: str, registry: CollectorRegistry) -> str:
+    port.show(registry, {LIVE: str, READY: lambda: "no model is loaded"})
+    return f"{base}/metrics"
+
+
+@pytest.mark.parametrize("port", [TOKEN], indirect=True)
 @pytest.mark.parametrize("given", [None, "", "Bearer", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}"])
 def test_without_the_token_nothing_is_shown(url: str, given: str | None) -> None:
     refused = httpx.get(url, headers={} if given is None else {"Authorization": given})
@@ -52,3 +74,23 @@ def test_a_probe_needs_no_token_and_is_told_the_state_and_nothing_else(url: str)
     told = {path: httpx.get(base + path) for path in (LIVE, READY)}
     assert [(each.status_code, each.text) for each in told.values()] == [(200, "ok\n"), (503, "no model is loaded\n")]
     assert all(each.headers["Server"] == "churn" for each in told.values())
+
+
+def test_from_the_start_it_is_alive_and_has_no_numbers_yet(base: str) -> None:
+    told = {path: httpx.get(base + path) for path in (LIVE, READY)}
+    assert [(each.status_code, each.text) for each in told.values()] == [(200, "ok\n"), (503, "it is starting\n")]
+    numbers = httpx.get(f"{base}/metrics", headers={"Authorization": f"Bearer {TOKEN}"})
+    assert (numbers.status_code, numbers.text) == (503, "it is starting\n")
+
+
+def test_a_child_that_outlives_its_parent_does_not_hold_the_port() -> None:
+    with subprocess.Popen([sys.executable, "-c", _OUTLIVED], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as parent:
+        assert parent.stdout is not None
+        number = int(parent.stdout.readline())
+        assert parent.wait(60) == 0
+        WorkerPort(number, host="127.0.0.1", token="").close()  # the child lives until its input ends
+
+
+def test_a_port_that_is_taken_is_said(port: WorkerPort) -> None:
+    with pytest.raises(OSError, match="in use"):
+        WorkerPort(port.address[1], host="127.0.0.1", token="")
