@@ -25,7 +25,7 @@ from db.engine import ping, within
 from db.errors import Conflict, DatabaseUnavailable, SchemaMismatch, UnsafeServer
 from db.models import current_model
 from db.schema import check_revision
-from db.stats import flow, held_up, lapsed_seconds
+from db.stats import flow, held_up, lapsed_seconds, rescuer_silent_seconds
 from settings import Settings
 
 ANSWER_S: Final = 2.0
@@ -36,6 +36,9 @@ STALLED_S: Final = 60.0
 
 _LAPSED_S: Final = 30.0
 """Leases are taken back within seconds by the rescuer of any worker."""
+
+_SILENT_S: Final = 60.0
+"""One worker or another takes its turn as the rescuer every few seconds."""
 
 
 class State(StrEnum):
@@ -69,7 +72,7 @@ class Part:
 
 
 _Verdict = tuple[State, str]
-_OF_LEDGER: Final = ("backlog", "workers", "predictions", "model")
+_OF_LEDGER: Final = ("backlog", "workers", "rescuer", "predictions", "model")
 
 
 def look_at_parts(resources: Resources) -> list[Part]:
@@ -81,6 +84,7 @@ def look_at_parts(resources: Resources) -> list[Part]:
     looks: dict[str, Callable[[Connection], _Verdict]] = {
         "backlog": lambda conn: _backlog(conn, resources.settings),
         "workers": _workers,
+        "rescuer": _rescuer,
         "predictions": lambda conn: _predictions(conn, resources.settings),
         "model": _model,
     }
@@ -106,7 +110,7 @@ def _asking(resources: Resources, look: Callable[[Connection], _Verdict]) -> _Ve
         with _soon(resources) as conn:
             return look(conn)
     except (DatabaseUnavailable, SQLAlchemyError):
-        return State.UNKNOWN, "The ledger did not answer in time."
+        return State.UNKNOWN, "The ledger did not answer in time, or may not be asked: `churn doctor` says more."
 
 
 @contextmanager
@@ -161,6 +165,13 @@ def _workers(conn: Connection) -> _Verdict:
     if now.since_progress_s:
         return State.OK, "Chunks are being scored."
     return State.OK, "No chunk waits for them."
+
+
+def _rescuer(conn: Connection) -> _Verdict:
+    if rescuer_silent_seconds(conn) > _SILENT_S:
+        said = "No worker gives a sign of life, so what is accepted waits: see that one runs and reaches Postgres, and its log."
+        return State.DEGRADED, said
+    return State.OK, "A worker takes back what others leave, and ends what is due."
 
 
 def _predictions(conn: Connection, settings: Settings) -> _Verdict:

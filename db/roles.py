@@ -70,6 +70,8 @@ _API: Final[Mapping[str, Sequence[str]]] = {
     "promise_paces": ("SELECT",),
     "insight_totals": ("SELECT",),
     "newly_at_risk": ("SELECT",),
+    # When a worker last gave a sign of life.
+    "insight_turns": ("SELECT",),
     "prediction_history": ("SELECT",),
     "prediction_requests": ("SELECT", "INSERT", "UPDATE (published_at)"),
     "webhook_endpoints": ("SELECT", "INSERT", "UPDATE", "DELETE"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -84,6 +85,8 @@ _SINCE_PROGRESS = text("""
 _LAPSED = text("""
     SELECT extract(epoch FROM clock_timestamp() - min(lease_until)) FROM chunks WHERE state = 'running'
 """)
+# Whoever is elected rescuer takes a turn each few seconds, work or none; see workers.insights.
+_LAST_TURN = text("SELECT extract(epoch FROM clock_timestamp() - max(taken_at)) FROM insight_turns")
 _HELD_UP = text("""
     SELECT EXISTS (SELECT FROM batch_jobs WHERE status IN ('queued', 'validating', 'processing') AND held_up IS NOT NULL)
 """)
@@ -196,6 +199,12 @@ def flow(conn: Connection) -> Flow:
 def lapsed_seconds(conn: Connection) -> float:
     """For how long the oldest lapsed lease of a chunk has not been taken back; 0 where none has lapsed."""
     return max(0.0, float(conn.execute(_LAPSED).scalar_one() or 0.0))
+
+
+def rescuer_silent_seconds(conn: Connection) -> float:
+    """How long ago a worker last took its turn as the rescuer, which it does without work too; infinite where none ever has."""
+    since = conn.execute(_LAST_TURN).scalar_one()
+    return math.inf if since is None else max(0.0, float(since))
 
 
 def held_up(conn: Connection) -> bool:

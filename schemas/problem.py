@@ -41,7 +41,9 @@ class HealthSchema(Schema):
 class HealthPartSchema(Schema):
     """One part of the installation."""
 
-    part = fields.String(required=True, metadata={"enum": ["postgres", "redis", "backlog", "workers", "predictions", "model"]})
+    part = fields.String(
+        required=True, metadata={"enum": ["postgres", "redis", "backlog", "workers", "rescuer", "predictions", "model"]}
+    )
     status = fields.String(required=True, metadata={"enum": ["ok", "degraded", "down", "unknown"]})
     latency_ms = fields.Float(
         required=True, allow_none=True, metadata={"description": "What the look at it took; null: there was none."}

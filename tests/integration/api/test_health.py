@@ -9,13 +9,22 @@ import pytest
 from flask.testing import FlaskClient
 from sqlalchemy import Engine, text
 
+from db.insights import take_turn
 from settings import Settings
 from tests.apps import application
 from tests.asking import PREFIX, as_csv, customers, submit
 from tests.factories import add_batch, add_request, customer
 
 NOWHERE = "postgresql://churn@127.0.0.1:1/churn"
-ALL = ["postgres", "redis", "backlog", "workers", "predictions", "model"]
+ALL = ["postgres", "redis", "backlog", "workers", "rescuer", "predictions", "model"]
+
+
+@pytest.fixture(autouse=True)
+def sign_of_life(ledger: Engine) -> None:
+    """A worker has just taken its turn as the rescuer."""
+    with ledger.begin() as conn:
+        conn.execute(text("DELETE FROM insight_turns"))
+        assert take_turn(conn, "paces", every_s=5)
 
 
 def told(client: FlaskClient) -> tuple[int, str, dict[str, dict[str, Any]]]:
@@ -49,6 +58,7 @@ def test_postgres_away_is_down_and_leaves_the_rest_unknown(settings: Settings) -
         "postgres": "down",
         "backlog": "unknown",
         "workers": "unknown",
+        "rescuer": "unknown",
         "predictions": "unknown",
         "model": "unknown",
     }
@@ -105,6 +115,23 @@ def test_workers_that_get_nowhere_are_seen_by_what_they_leave(
         conn.execute(text(change))
     code, whole, parts = told(client)
     assert (code, whole, states(parts)) == ((200, "degraded", {"workers": "degraded"}) if is_seen else (200, "ok", {}))
+
+
+@pytest.mark.parametrize(
+    ("change", "is_seen"),
+    [
+        ("UPDATE insight_turns SET taken_at = clock_timestamp() - interval '50 s'", False),
+        ("UPDATE insight_turns SET taken_at = clock_timestamp() - interval '70 s'", True),
+        ("DELETE FROM insight_turns", True),
+    ],
+)
+def test_that_there_is_no_worker_is_seen_without_any_work(
+    client: FlaskClient, ledger: Engine, change: str, is_seen: bool
+) -> None:
+    with ledger.begin() as conn:
+        conn.execute(text(change))
+    code, whole, parts = told(client)
+    assert (code, whole, states(parts)) == ((200, "degraded", {"rescuer": "degraded"}) if is_seen else (200, "ok", {}))
 
 
 def test_a_prediction_that_waits_for_longer_than_its_client(settings: Settings, ledger: Engine) -> None:
