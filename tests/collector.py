@@ -40,6 +40,23 @@ class Collector:
 
         return of_trace(self.wait_for(lambda spans: set(names) <= {span.name for span in of_trace(spans)}))
 
+    def whole(self, trace_id: str, *names: str, n_chunks: int = 0) -> list[Sent]:
+        """As `trace`, and wait until each span's parent is there too: each process sends its own when it likes."""
+
+        def of_trace(spans: list[Sent]) -> list[Sent]:
+            return [span for span in spans if span.trace_id == trace_id]
+
+        def is_whole(sent: list[Sent]) -> bool:
+            spans = of_trace(sent)
+            ids = {span.span_id for span in spans}
+            return (
+                set(names) <= {span.name for span in spans}
+                and len({str(s.attributes["churn.chunk_no"]) for s in spans if "churn.chunk_no" in s.attributes}) >= n_chunks
+                and sum(span.parent_id not in ids for span in spans) == 1  # The request's, whose parent is the client's.
+            )
+
+        return of_trace(self.wait_for(is_whole))
+
     def take(self, body: bytes, headers: dict[str, str]) -> int:
         with self._news:
             self.headers.append({name.lower(): value for name, value in headers.items()})

@@ -81,7 +81,7 @@ def path_to(span: Sent, spans: list[Sent]) -> list[str]:
 def test_a_batch_is_one_trace_from_the_request_to_the_copy(client: httpx.Client, collector: Collector) -> None:
     asked = Asked()
     batch = finished(client, client.post("/batches", json={"customers": customers(3)}, headers=asked.headers))
-    spans = collector.trace(asked.trace_id, "POST /api/v1/batches", "score chunk", "commit", "publish")
+    spans = collector.whole(asked.trace_id, "POST /api/v1/batches", "score chunk", "commit", "publish")
 
     [http] = named("POST /api/v1/batches", spans)
     assert (http.kind, http.parent_id, http.service) == (SERVER, asked.span_id, "churn-api")
@@ -118,9 +118,7 @@ def test_what_a_worker_validates_goes_on_in_the_same_trace(client: httpx.Client,
     asked = Asked()
     finished(client, submit(client, as_csv(customers(12_000)), headers=asked.headers))
     # The third chunk does not stand in the first window of hints by chance; whoever closed another one has published it.
-    spans = collector.trace(asked.trace_id, "validate batch", "plan")
-    spans = collector.wait_for(lambda sent: len(named("commit", [s for s in sent if s.trace_id == asked.trace_id])) == 3)
-    spans = [span for span in spans if span.trace_id == asked.trace_id]
+    spans = collector.whole(asked.trace_id, "validate batch", "plan", n_chunks=3)
     [validate] = named("validate batch", spans)
     assert path_to(validate, spans)[-2:] == ["publish validate batch", "validate batch"]
     chunks = named("score chunk", spans)
@@ -135,7 +133,7 @@ def test_a_webhook_is_part_of_the_trace_and_carries_it_on(client: httpx.Client, 
         body = {"customers": customers(2), "callback_url": receiver.url}
         finished(client, client.post("/batches", json=body, headers=asked.headers))
         [request] = receiver.wait_for(1)
-        spans = collector.trace(asked.trace_id, "deliver webhook")
+        spans = collector.whole(asked.trace_id, "deliver webhook", "POST")
     [post] = named("POST", spans)
     assert path_to(post, spans)[-3:] == ["publish deliver webhook", "deliver webhook", "POST"]
     assert request.headers["traceparent"] == f"00-{asked.trace_id}-{post.span_id}-01"
@@ -181,7 +179,7 @@ def test_a_lost_attempt_its_rescue_and_the_next_attempt_are_one_trace(
 def test_a_single_prediction_is_one_trace(client: httpx.Client, collector: Collector) -> None:
     asked = Asked()
     assert client.post("/predictions", json=customers(1)[0], headers=asked.headers).status_code == 200
-    spans = collector.trace(asked.trace_id, "POST /api/v1/predictions", "score customers")
+    spans = collector.whole(asked.trace_id, "POST /api/v1/predictions", "score customers")
     [store] = named("store", spans)
     assert path_to(store, spans) == [
         "POST /api/v1/predictions",
